@@ -1,0 +1,1 @@
+"""Airflow DAGs. They arrive with the scheduling work; nothing is here yet."""

@@ -1,0 +1,1 @@
+"""Spark jobs, one file an edge of the flow; each runs under spark-submit."""

@@ -1,0 +1,170 @@
+"""What a deployment is: one TOML file with the addresses of its systems and the bounds of a batch.
+
+An unknown key is an error, since it is most likely a typing error. Secrets never stand in the file: they come from the
+environment (LODE_S3_ACCESS_KEY, LODE_S3_SECRET_KEY, LODE_KAFKA_PASSWORD) or from a file that only the job can read.
+A file with `stack = "FOLDER"` takes the addresses that it does not give from that local stack's state.
+"""
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from pipeline_lib.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+DEFAULT_CONFIG = Path("conf/local.toml")
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(Settings):
+    bootstrap_servers: str
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    password: SecretStr | None = Field(default=None, repr=False)
+    ssl_cafile: str | None = None
+    timeout_s: int = Field(default=30, ge=1, description="how long a silent broker is waited for")
+
+
+class S3Settings(Settings):
+    endpoint: str | None = Field(default=None, description="none: AWS itself")
+    region: str = "us-east-1"
+    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    prefix: str = Field(default="", pattern=r"^([A-Za-z0-9._-]+/)*$")
+    access_key: SecretStr = Field(repr=False)
+    secret_key: SecretStr = Field(repr=False)
+    timeout_s: int = Field(default=30, ge=1)
+
+
+class HdfsSettings(Settings):
+    url: str = Field(pattern=r"^(hdfs|file|viewfs)://")
+    root: str = Field(default="/lode", pattern=r"^/")
+
+
+class SparkSettings(Settings):
+    master: str = "local[2]"
+    driver_memory: str = Field(default="1g", pattern=r"^\d+[mg]$")
+    jars: list[str] = Field(default=[], description="Delta's jars; none: those of the local stack's jars.lock")
+
+
+class BatchSettings(Settings):
+    """Bounds of one batch, and so of the memory of a run whatever the backlog is."""
+
+    max_records: int = Field(default=5_000_000, ge=1)
+    max_bytes: int = Field(default=4 << 30, ge=1, description="on the broker; planned with its average record size")
+    unit_records: int = Field(default=250_000, ge=1, description="the most offsets of one task")
+    segment_bytes: int = Field(default=64 << 20, ge=1 << 20, description="raw bytes of one segment, held in memory")
+    fetch_bytes: int = Field(default=8 << 20, ge=1 << 16)
+
+
+class Config(Settings):
+    """A deployment. Relative paths are relative to the working directory."""
+
+    stack: Path | None = None
+    topics: Path = Path("conf/topics")
+    kafka: KafkaSettings
+    s3: S3Settings
+    hdfs: HdfsSettings
+    spark: SparkSettings = SparkSettings()
+    batch: BatchSettings = BatchSettings()
+
+
+_SECRETS = {
+    ("kafka", "password"): "LODE_KAFKA_PASSWORD",
+    ("s3", "access_key"): "LODE_S3_ACCESS_KEY",
+    ("s3", "secret_key"): "LODE_S3_SECRET_KEY",
+}
+_ENDPOINTS = {
+    ("kafka", "bootstrap_servers"): "kafka.bootstrap",
+    ("s3", "endpoint"): "s3.endpoint",
+    ("hdfs", "url"): "hdfs.url",
+}
+
+
+def load_config(path: Path | None = None) -> Config:
+    """The deployment that a TOML file describes.
+
+    Args:
+        path: the file; by default LODE_CONFIG of the environment, else conf/local.toml.
+
+    Raises:
+        ConfigError: the file is missing, is no TOML, has an unknown key or a wrong value, or a secret is missing.
+    """
+    path = path or Path(os.environ.get("LODE_CONFIG", DEFAULT_CONFIG))
+    values = read_toml(path)
+    for section, key in _SECRETS:
+        if key in _section(values, section):
+            raise ConfigError(f"{path}: {section}.{key} is a secret; give it as {_SECRETS[section, key]} instead")
+    _fill_from_stack(values)
+    for (section, key), variable in _SECRETS.items():
+        if variable in os.environ:
+            values.setdefault(section, {})[key] = os.environ[variable]
+    return validated(Config, values, path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def validated(model: type[M], values: dict[str, Any], path: Path) -> M:
+    """The values as a model; a ConfigError names the file, each key, its value and what is allowed."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(model, problem, path) for problem in error.errors())) from None
+
+
+def _explain(model: type[BaseModel], problem: Any, path: Path) -> str:
+    key = ".".join(map(str, problem["loc"]))
+    secret = _SECRETS.get(tuple(problem["loc"]))
+    if secret:
+        return f"{path}: {key}: missing secret; set {secret} in the environment"
+    if problem["type"] == "missing":
+        return f"{path}: {key}: missing"
+    if problem["type"] == "extra_forbidden":
+        allowed = ", ".join(_model_at(model, problem["loc"][:-1]).model_fields)
+        return f"{path}: {key}: unknown key; allowed here: {allowed}"
+    return f"{path}: {key} = {problem['input']!r}: {problem['msg']}"
+
+
+def _model_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel]:
+    for name in loc:
+        found = model.model_fields[name].annotation if name in model.model_fields else None
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+            break
+        model = found
+    return model
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    section = values.get(name, {})
+    return section if isinstance(section, dict) else {}
+
+
+def _fill_from_stack(values: dict[str, Any]) -> None:
+    home = os.environ.get("LODE_STACK_HOME", values.get("stack"))
+    if "stack" not in values or not isinstance(home, str):
+        return
+    values["stack"] = home
+    state, secret = Path(home) / "state.json", Path(home) / "s3.secret"
+    if not state.exists():
+        raise ConfigError(f"{state}: no such file; the local stack was never started: run `lode stack up`")
+    endpoints = json.loads(state.read_text())["endpoints"]
+    for (section, key), name in _ENDPOINTS.items():
+        if name in endpoints:
+            values.setdefault(section, {}).setdefault(key, endpoints[name])
+    if secret.exists():
+        values.setdefault("s3", {}).update(json.loads(secret.read_text()))

@@ -1,0 +1,251 @@
+"""Kafka, for reading and for administration, through kafka-python.
+
+Its protocol layer brings leader look-up, TLS, SASL and API versions; whole record batches are fetched as bytes and
+decoded in bulk by record_batch. Fetches name the topic by its id: a topic that was deleted and made again under the
+same name is another topic, and is never mixed with the first.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from kafka import KafkaAdminClient, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic, OffsetSpec
+from kafka.protocol.consumer import FetchRequest, IsolationLevel
+from kafka.structs import OffsetAndMetadata
+
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
+
+from pipeline_lib.config import KafkaSettings
+from pipeline_lib.errors import ConfigError, LodeError, ServerUnavailable
+from pipeline_lib.progress import OffsetRange
+from pipeline_lib.record_batch import Batch, decode, drop_uncommitted, split
+
+
+@dataclass(frozen=True)
+class TopicInfo:
+    name: str
+    topic_id: str
+    leaders: Mapping[int, int]  # partition -> broker
+
+    @property
+    def partitions(self) -> list[int]:
+        return sorted(self.leaders)
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    next_offset: int  # -1: the response held no complete batch
+    committed: list[Batch]
+
+
+class Kafka:
+    """One cluster. Use as a context manager: it holds connections."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
+        try:
+            self._admin = KafkaAdminClient(**_client_options(settings))
+        except kafka_errors.KafkaError as error:
+            raise _unavailable(settings, error) from None
+
+    def __enter__(self) -> "Kafka":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._admin.close()
+
+    def cluster_id(self) -> str:
+        return str(self._call("describe_cluster")["cluster_id"])
+
+    def describe(self, topic: str) -> TopicInfo:
+        """Raises ConfigError where there is no such topic."""
+        (found,) = self._call("describe_topics", [topic])
+        if found["error_code"]:
+            known = ", ".join(sorted(name for name in self._call("list_topics") if not name.startswith("__")))
+            raise ConfigError(f"topic {topic!r} does not exist at {self.settings.bootstrap_servers}; it has: {known}")
+        leaders = {part["partition_index"]: part["leader_id"] for part in found["partitions"]}
+        return TopicInfo(topic, str(found["topic_id"]), leaders)
+
+    def offsets(self, info: TopicInfo) -> dict[int, tuple[int, int]]:
+        """(earliest offset, last stable offset) of each partition."""
+        earliest = self._list_offsets(info, OffsetSpec.EARLIEST)
+        return {p: (earliest[p], end) for p, end in self._list_offsets(info, OffsetSpec.LATEST).items()}
+
+    def _list_offsets(self, info: TopicInfo, spec: Any) -> dict[int, int]:
+        wanted = {TopicPartition(info.name, p): spec for p in info.partitions}
+        found = self._call("list_partition_offsets", wanted, isolation_level=IsolationLevel.READ_COMMITTED)
+        return {tp.partition: answer.offset for tp, answer in found.items()}
+
+    def average_record_bytes(self, info: TopicInfo) -> float:
+        """Bytes on the broker's disk per offset, over the whole topic; 1 KiB where it is empty."""
+        bounds = self.offsets(info)
+        count = sum(end - start for start, end in bounds.values())
+        sizes: dict[int, int] = {}
+        directories = [entry for broker in self._call("describe_log_dirs") for entry in broker["log_dirs"]]
+        for topic in (topic for directory in directories for topic in directory["topics"]):
+            if topic["name"] == info.name:
+                sizes |= {log["partition_index"]: log["partition_size"] for log in topic["partitions"]}
+        return sum(sizes.values()) / count if count and sizes else 1024.0
+
+    def topic_settings(self, topic: str) -> dict[str, str]:
+        """The topic's effective settings, by name."""
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+        found = self._call("describe_configs", [resource], config_filter="all")
+        return {name: str(value["value"]) for name, value in found["topic"][topic].items()}
+
+    def create_topic(self, topic: str, partitions: int, settings: Mapping[str, str] | None = None) -> TopicInfo:
+        self._call("create_topics", [NewTopic(topic, partitions, -1, topic_configs=dict(settings or {}))])
+        self._admin.wait_for_topics([topic], timeout_ms=self.settings.timeout_s * 1000)
+        return self.describe(topic)
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        self._call("create_partitions", {topic: NewPartitions(total)})
+
+    def delete_topic(self, topic: str) -> None:
+        """Deletes the topic and waits until it is gone."""
+        self._call("delete_topics", [topic])
+        deadline = time.monotonic() + self.settings.timeout_s
+        while topic in self._call("list_topics"):
+            if time.monotonic() > deadline:
+                raise ServerUnavailable(
+                    f"topic {topic!r} is still there {self.settings.timeout_s} s after its deletion"
+                )
+            time.sleep(0.1)
+
+    def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
+        """Drops the records below an offset of each partition, as retention does."""
+        self._call("delete_records", {TopicPartition(topic, p): offset for p, offset in before.items()})
+
+    def group_offsets(self, group: str) -> dict[tuple[str, int], int]:
+        """The offsets that a consumer group has committed, by topic and partition."""
+        found = self._call("list_group_offsets", {group: None})[group]
+        return {(tp.topic, tp.partition): answer.offset for tp, answer in found.items() if answer.offset >= 0}
+
+    def set_group_offsets(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+        """Commits offsets for a group without members: for lag tools, and for the start of a replay."""
+        wanted = {TopicPartition(topic, p): OffsetAndMetadata(at, "", None) for p, at in offsets.items()}
+        self._call("alter_group_offsets", group, wanted)
+
+    def read(self, info: TopicInfo, span: OffsetRange, fetch_bytes: int) -> Iterator[pa.RecordBatch]:
+        """The committed records of an offset range as RAW_RECORD batches, bounded in memory, in order.
+
+        Ends when the range is passed, not when its last offset is seen: that may be a marker or compacted away.
+
+        Raises:
+            CorruptBatch: damage in the log or on the way.
+            LodeError: offsets of the range expired or the topic was deleted while it was read.
+            ServerUnavailable: no progress for the time-out.
+        """
+        at = span.since
+        deadline = time.monotonic() + self.settings.timeout_s
+        while at < span.until:
+            fetched = self._fetch(info, span.partition, at, fetch_bytes, deadline)
+            if fetched.next_offset <= at:
+                self._check_deadline(deadline, f"{info.name}-{span.partition}: nothing to read at offset {at}")
+                continue
+            deadline = time.monotonic() + self.settings.timeout_s
+            wanted = [b for b in fetched.committed if b.next_offset > at and b.base_offset < span.until]
+            yield from decode(wanted, at, span.until)
+            at = fetched.next_offset
+
+    def _fetch(self, info: TopicInfo, partition: int, at: int, size: int, deadline: float) -> "_Fetched":
+        leader = info.leaders[partition]
+        while True:
+            try:
+                return self._fetch_once(info, partition, leader, at, size)
+            except kafka_errors.OffsetOutOfRangeError:
+                raise LodeError(
+                    f"{info.name}-{partition}: offset {at} expired while it was being read; run again: the next run "
+                    "records the gap"
+                ) from None
+            except (kafka_errors.UnknownTopicIdError, kafka_errors.InconsistentTopicIdError):
+                raise LodeError(
+                    f"{info.name}: the topic with id {info.topic_id} was deleted while it was read"
+                ) from None
+            except kafka_errors.KafkaError as error:
+                self._check_deadline(deadline, f"{info.name}-{partition} at {at}: {type(error).__name__}: {error}")
+                time.sleep(0.2)
+                leader = self._leader(info.name, partition, leader)
+
+    def _fetch_once(self, info: TopicInfo, partition: int, leader: int, at: int, size: int) -> "_Fetched":
+        wanted = FetchRequest.FetchTopic.FetchPartition(partition=partition, fetch_offset=at, partition_max_bytes=size)
+        request = FetchRequest(
+            max_wait_ms=500,
+            min_bytes=1,
+            max_bytes=size,
+            isolation_level=1,
+            topics=[FetchRequest.FetchTopic(topic=info.name, topic_id=uuid.UUID(info.topic_id), partitions=[wanted])],
+            forgotten_topics_data=[],
+            min_version=13,  # the first that names the topic by its id
+        )
+        answer = self._admin._manager.run(self._send, request, leader)
+        _raise_for(answer.error_code)
+        part = answer.responses[0].partitions[0]
+        _raise_for(part.error_code)
+        batches = split(part.records or b"")
+        aborted = [(entry.producer_id, entry.first_offset) for entry in part.aborted_transactions or ()]
+        return _Fetched(batches[-1].next_offset if batches else -1, drop_uncommitted(batches, aborted))
+
+    async def _send(self, request: Any, broker: int) -> Any:
+        return await self._admin._manager.send(request, node_id=broker)
+
+    def _leader(self, topic: str, partition: int, before: int) -> int:
+        try:
+            (found,) = self._admin.describe_topics([topic])
+        except kafka_errors.KafkaError:
+            return before
+        leaders = {part["partition_index"]: part["leader_id"] for part in found["partitions"]}
+        return int(leaders.get(partition, before))
+
+    def _check_deadline(self, deadline: float, what: str) -> None:
+        if time.monotonic() > deadline:
+            raise ServerUnavailable(
+                f"Kafka at {self.settings.bootstrap_servers}: no progress for {self.settings.timeout_s} s: {what}"
+            )
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """An administrative request; errors that pass by themselves (an election, a coordinator that loads) are
+        waited for."""
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, kafka_errors.KafkaError) and error.retriable),
+            wait=wait_fixed(0.2),
+            stop=stop_after_delay(self.settings.timeout_s),
+            reraise=True,
+        )
+        try:
+            return retrying(getattr(self._admin, method), *args, **kwargs)
+        except kafka_errors.KafkaError as error:
+            raise _unavailable(self.settings, error) from error
+
+
+def _raise_for(code: int) -> None:
+    if code:
+        raise kafka_errors.for_code(code)()
+
+
+def _unavailable(settings: KafkaSettings, error: Exception) -> ServerUnavailable:
+    return ServerUnavailable(f"Kafka at {settings.bootstrap_servers}: {type(error).__name__}: {error}")
+
+
+def _client_options(settings: KafkaSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "security_protocol": settings.security_protocol,
+        "client_id": "lode",
+        "request_timeout_ms": settings.timeout_s * 1000,
+        "bootstrap_timeout_ms": settings.timeout_s * 1000,
+        "receive_message_max_bytes": 1 << 30,
+        "receive_buffer_bytes": 4 << 20,
+    }
+    if settings.sasl_mechanism:
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        options["sasl_plain_username"] = settings.sasl_username
+        options["sasl_plain_password"] = settings.password.get_secret_value() if settings.password else None
+    if settings.ssl_cafile:
+        options["ssl_cafile"] = settings.ssl_cafile
+    return options

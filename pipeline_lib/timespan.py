@@ -1,0 +1,68 @@
+"""The one range of time: since (inclusive) to until (exclusive), UTC."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pipeline_lib.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TimeSpan:
+    """A half-open range of UTC time.
+
+    Examples:
+        >>> str(TimeSpan.parse("2026-11-01", "2026-11-03"))
+        '2026-11-01T00:00:00Z/2026-11-03T00:00:00Z'
+    """
+
+    since: datetime
+    until: datetime
+
+    def __post_init__(self) -> None:
+        if self.since.utcoffset() != timedelta(0) or self.until.utcoffset() != timedelta(0):
+            raise ConfigError(f"a span is in UTC: {self.since} to {self.until}")
+        if self.since >= self.until:
+            raise ConfigError(f"since {self.since.isoformat()} is not before until {self.until.isoformat()}")
+
+    @classmethod
+    def parse(cls, since: str, until: str) -> "TimeSpan":
+        """The span between two ISO 8601 dates or times; without an offset they are UTC."""
+        return cls(parse_time(since), parse_time(until))
+
+    @property
+    def since_ms(self) -> int:
+        return int(self.since.timestamp() * 1000)
+
+    @property
+    def until_ms(self) -> int:
+        return int(self.until.timestamp() * 1000)
+
+    def chunks(self, step: timedelta) -> Iterator["TimeSpan"]:
+        """The span cut at multiples of `step` since its start; the last one may be shorter."""
+        at = self.since
+        while at < self.until:
+            yield TimeSpan(at, min(at + step, self.until))
+            at += step
+
+    def days(self) -> Iterator["TimeSpan"]:
+        return self.chunks(timedelta(days=1))
+
+    def hours(self) -> Iterator["TimeSpan"]:
+        return self.chunks(timedelta(hours=1))
+
+    def __str__(self) -> str:
+        return f"{format_time(self.since)}/{format_time(self.until)}"
+
+
+def parse_time(text: str) -> datetime:
+    """The UTC time that an ISO 8601 date or time names."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a date or time like 2026-11-01 or 2026-11-01T06:00Z") from None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def format_time(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")

@@ -76,6 +76,10 @@ class Kafka:
         earliest = self._list_offsets(info, OffsetSpec.EARLIEST)
         return {p: (earliest[p], end) for p, end in self._list_offsets(info, OffsetSpec.LATEST).items()}
 
+    def offsets_at(self, info: TopicInfo, time_ms: int) -> dict[int, int]:
+        """The first offset of each partition whose record is of that time or later; absent where there is none."""
+        return {p: at for p, at in self._list_offsets(info, time_ms).items() if at >= 0}
+
     def _list_offsets(self, info: TopicInfo, spec: Any) -> dict[int, int]:
         wanted = {TopicPartition(info.name, p): spec for p in info.partitions}
         found = self._call("list_partition_offsets", wanted, isolation_level=IsolationLevel.READ_COMMITTED)

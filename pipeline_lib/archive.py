@@ -51,7 +51,9 @@ class ArchiveCommit:
     def from_json(cls, text: str) -> "ArchiveCommit":
         values: dict[str, Any] = json.loads(text)
         if values.pop("format") != FORMAT:
-            raise VerificationFailed(f"archive commit {values.get('number')} has a format that this version cannot read")
+            raise VerificationFailed(
+                f"archive commit {values.get('number')} has a format that this version cannot read"
+            )
         return cls(
             **values
             | {
@@ -113,4 +115,6 @@ def check_contiguous(commits: Iterable[ArchiveCommit]) -> None:
         for segment in commit.segments:
             since, until = commit.covers[segment.partition]
             if not since <= segment.since < segment.until <= until:
-                raise VerificationFailed(f"archive commit {commit.number}: segment {segment.path} lies outside its range")
+                raise VerificationFailed(
+                    f"archive commit {commit.number}: segment {segment.path} lies outside its range"
+                )

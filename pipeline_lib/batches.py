@@ -42,7 +42,9 @@ def read_available(kafka: Kafka, info: TopicInfo, until: datetime | None) -> dic
     if until is None:
         return available
     ends = kafka.offsets_at(info, int(until.timestamp() * 1000))
-    return {p: (earliest, max(earliest, min(stable, ends.get(p, stable)))) for p, (earliest, stable) in available.items()}
+    return {
+        p: (earliest, max(earliest, min(stable, ends.get(p, stable)))) for p, (earliest, stable) in available.items()
+    }
 
 
 def plan_next(
@@ -66,12 +68,12 @@ def plan_next(
         fact("gap", topic=info.name, partition=gap.partition, since=gap.since, until=gap.until)
     if plan.gaps and limits.strict:
         gaps = ", ".join(f"{gap.partition}: [{gap.since}, {gap.until})" for gap in plan.gaps)
-        raise LodeError(f"{info.name}: Kafka no longer has offsets of partition {gaps}; without --strict they are recorded as gaps")
+        raise LodeError(
+            f"{info.name}: Kafka no longer has offsets of partition {gaps}; without --strict they are recorded as gaps"
+        )
     return plan
 
 
 def units(plan: BatchPlan, most: int) -> list[OffsetRange]:
     """The plan's ranges as units of work for one task each."""
     return [part for span in plan.ranges for part in span.split(most)]
-
-

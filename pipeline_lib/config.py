@@ -45,7 +45,7 @@ class S3Settings(Settings):
 
 
 class HdfsSettings(Settings):
-    url: str = Field(pattern=r"^(hdfs|file|viewfs)://")
+    url: str = Field(pattern=r"^(hdfs://|viewfs://|file:/)")
     root: str = Field(default="/lode", pattern=r"^/")
 
 

@@ -20,7 +20,9 @@ def configure() -> None:
 def fact(event: str, **values: object) -> None:
     """Logs that something happened, and its circumstances."""
     time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    _LOGGER.info(" ".join([f"time={time}", f"event={event}", *(f"{key}={_quoted(value)}" for key, value in values.items())]))
+    _LOGGER.info(
+        " ".join([f"time={time}", f"event={event}", *(f"{key}={_quoted(value)}" for key, value in values.items())])
+    )
 
 
 def _quoted(value: object) -> str:

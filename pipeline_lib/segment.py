@@ -62,7 +62,9 @@ class Segment:
 def with_event_times(records: pa.RecordBatch, codec: Codec) -> pa.RecordBatch:
     """RAW_RECORD rows as SEGMENT rows."""
     times = pc.cast(records.column("timestamp"), pa.int64()).to_pylist()
-    ranges = [codec.event_time_range(value, at) for value, at in zip(records.column("value").to_pylist(), times, strict=True)]
+    ranges = [
+        codec.event_time_range(value, at) for value, at in zip(records.column("value").to_pylist(), times, strict=True)
+    ]
     low = pa.array([found[0] if found else None for found in ranges], pa.int64()).cast(TIME)
     high = pa.array([found[1] if found else None for found in ranges], pa.int64()).cast(TIME)
     return pa.RecordBatch.from_arrays([*records.columns, low, high], schema=SEGMENT)
@@ -145,7 +147,9 @@ def record_bytes(batch: pa.RecordBatch) -> pa.Array:
     headers = batch.column("headers")
     pairs = headers.flatten()
     each = pc.add(_lengths(pairs.field("key")), _lengths(pairs.field("value")))
-    total = pa.table({"row": pc.list_parent_indices(headers), "size": each}).group_by("row").aggregate([("size", "sum")])
+    total = (
+        pa.table({"row": pc.list_parent_indices(headers), "size": each}).group_by("row").aggregate([("size", "sum")])
+    )
     if not total.num_rows:
         return sizes
     rows = pa.table({"row": pa.array(range(batch.num_rows), pa.int64()), "size": sizes})

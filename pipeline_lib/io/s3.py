@@ -90,7 +90,9 @@ class S3:
         while True:
             page = self._call("list_objects_v2", Prefix=folder, **token)
             for entry in page.get("Contents", ()):
-                yield StoredObject(entry["Key"].removeprefix(self.settings.prefix), entry["Size"], entry["LastModified"])
+                yield StoredObject(
+                    entry["Key"].removeprefix(self.settings.prefix), entry["Size"], entry["LastModified"]
+                )
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}

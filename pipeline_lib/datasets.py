@@ -1,0 +1,13 @@
+"""Where each dataset of the flow is."""
+
+from pipeline_lib.config import HdfsSettings
+
+
+def events_path(settings: HdfsSettings, topic: str) -> str:
+    """The events table of a topic: see landing."""
+    return f"{settings.url.rstrip('/')}{settings.root.rstrip('/')}/landing/{topic}"
+
+
+def replay_key(replay_id: str) -> str:
+    """The ledger entry of a replay, in the archive's bucket."""
+    return f"replays/{replay_id}.json"

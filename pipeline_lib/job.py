@@ -1,0 +1,115 @@
+"""What every job shares: its options, how it ends, and the spark-submit line that starts it."""
+
+import inspect
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline_lib import log
+from pipeline_lib.config import Config, load_config
+from pipeline_lib.errors import LodeError
+from pipeline_lib.progress import OffsetRange
+from pipeline_lib.stack.jars import fetch
+from pipeline_lib.stack.spark_java import spark_java_home
+
+ROOT = Path(__file__).parents[1]
+
+TopicName = Annotated[str, typer.Argument(help="A topic that conf/topics declares.")]
+ConfigPath = Annotated[Path | None, typer.Option("--config", help="The deployment; default: conf/local.toml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value.")]
+
+
+def run(main: Callable[..., Any]) -> None:
+    """Runs a job's main as a program and ends it with the exit code of the contract (errors.py)."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_app(app)
+
+
+def run_app(app: typer.Typer) -> None:
+    log.configure()
+    try:
+        app()
+    except LodeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def submitted(command: str, script: str, main: Callable[..., Any]) -> Callable[..., None]:
+    """A command with the options of a job's main, which starts the job under spark-submit or prints the line for it.
+
+    Args:
+        command: the words behind `lode`, such as "replay kafka".
+        script: the job's file.
+        main: the job's main; its options are checked before a JVM is started.
+    """
+
+    def submit(**options: Any) -> None:
+        config = load_config(options.get("config"))
+        line = submit_command(config, script, [word for word in sys.argv[1 + len(command.split()) :] if word != PRINT])
+        if options["print_command"]:
+            print(shlex.join(line))
+            return
+        sys.exit(subprocess.run(line, env=submit_environment(config), check=False).returncode)
+
+    parameters = inspect.signature(main).parameters.values()
+    option = inspect.Parameter(
+        "print_command",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[bool, typer.Option(PRINT, help="Print the spark-submit line instead of running it.")],
+    )
+    submit.__signature__ = inspect.Signature([*parameters, option])  # type: ignore[attr-defined]
+    submit.__doc__ = main.__doc__
+    return submit
+
+
+PRINT = "--print-command"
+
+
+def submit_command(config: Config, script: str, arguments: Sequence[str]) -> list[str]:
+    """The spark-submit line of a job. It holds no secret: the job reads those itself."""
+    jars = config.spark.jars or [str(path) for path in fetch(["spark"])["spark"]]
+    return [
+        str(Path(sys.executable).with_name("spark-submit")),
+        "--master", config.spark.master,
+        "--driver-memory", config.spark.driver_memory,
+        "--properties-file", str(ROOT / "conf" / "spark-defaults.conf"),
+        "--driver-java-options", f"-Dlog4j2.configurationFile={ROOT / 'conf' / 'log4j2.properties'}",
+        "--jars", ",".join(jars),
+        str(ROOT / "jobs" / script),
+        *arguments,
+    ]  # fmt: skip
+
+
+def submit_environment(config: Config) -> dict[str, str]:
+    """What the line needs around it: a Java and this Python with this library; on one machine, loopback only."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    own = {"JAVA_HOME": str(spark_java_home()), "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": path}
+    local = {"SPARK_LOCAL_IP": "127.0.0.1"} if config.spark.master.startswith("local") else {}
+    return {**os.environ, **own, **local}
+
+
+def print_result(values: dict[str, Any], as_json: bool) -> None:
+    """The result on stdout: one JSON value, or a two-column table."""
+    if as_json:
+        print(json.dumps(values, default=str))
+        return
+    table = Table(show_header=False)
+    for name, value in values.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    Console().print(table)
+
+
+def gap_text(gaps: Sequence[OffsetRange]) -> str:
+    return ", ".join(f"partition {gap.partition}: [{gap.since}, {gap.until})" for gap in gaps)

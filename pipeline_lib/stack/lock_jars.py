@@ -1,6 +1,6 @@
 """Write jars.lock again (developers only: needs `mvn` on the PATH; the product reads the result and needs no Maven).
 
-    python -m pipeline_lib.stack.lock_jars
+    python -m pipeline_lib.stack.lock_jars [SET ...]
 
 Maven resolves every set below at runtime scope; jars.lock then names each jar and the sha256 of its bytes. The same
 jars are afterwards in Maven's local repository, so `LODE_JARS_URL=file://$HOME/.m2/repository lode stack up` fills
@@ -38,7 +38,8 @@ _HADOOP_CLIENT = (
 )
 
 SPECS: dict[str, Spec] = {
-    "kafka": Spec(("org.apache.kafka:kafka_2.13:4.4.0",)),
+    # Kafka's own artifact leaves the binding of its logger to the distribution: without it, errors go nowhere.
+    "kafka": Spec(("org.apache.kafka:kafka_2.13:4.4.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.5")),
     "hdfs": Spec(
         (
             "org.apache.hadoop:hadoop-hdfs:3.5.0",
@@ -93,10 +94,12 @@ SPECS: dict[str, Spec] = {
 
 
 def main() -> None:
-    """Resolve every set and write the lock."""
+    """Resolve the sets named as arguments, or every set, and write the lock."""
+    only = sys.argv[1:] or list(SPECS)
+    kept: dict[str, dict[str, str]] = json.loads(LOCK.read_text()) if LOCK.exists() else {}
     locked: dict[str, dict[str, str]] = {}
     for name, spec in SPECS.items():
-        locked[name] = resolve(spec)
+        locked[name] = resolve(spec) if name in only else kept[name]
         print(f"{name}: {len(locked[name])} jars", file=sys.stderr)
     LOCK.write_text(json.dumps(locked, indent=1) + "\n")
 

@@ -64,7 +64,7 @@ class S3:
     def put(self, key: str, data: bytes | pa.Buffer) -> None:
         """Stores an object; the server checks the SHA-256 that goes with it."""
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
-        self._call("put_object", Key=key, Body=memoryview(data), ChecksumSHA256=digest)
+        self._call("put_object", Key=key, Body=pa.BufferReader(data), ChecksumSHA256=digest)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Stores an object unless there is one; False where another was first."""

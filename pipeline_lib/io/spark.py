@@ -18,6 +18,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from pipeline_lib import errors
 from pipeline_lib.errors import LodeError, LostRace, ServerUnavailable
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ def map_units(spark: SparkSession, work: Callable[[T], R], units: Sequence[T]) -
         return []
     try:
         return list(spark.sparkContext.parallelize(units, len(units)).map(work).collect())
-    except Py4JJavaError as error:
+    except (Py4JJavaError, PySparkException) as error:
         raise unwrapped(error) from None
 
 
@@ -51,8 +52,6 @@ def unwrapped(error: Exception) -> LodeError:
         head, _, message = line.partition(": ")
         name = head.rpartition(".")[2]
         if head.startswith("pipeline_lib.errors."):
-            from pipeline_lib import errors
-
             kind = getattr(errors, name, LodeError)
             return kind(message) if issubclass(kind, LodeError) else LodeError(message)
     lines = [line for line in text.splitlines() if line and not line.lstrip().startswith(("at ", "..."))]

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+
 from pipeline_lib.batches import Limits, RunReport, plan_next, read_available, units
 from pipeline_lib.config import Config, KafkaSettings
 from pipeline_lib.datasets import events_path
 from pipeline_lib.io.kafka import Kafka, TopicInfo
-from pipeline_lib.io.spark import Committed, DeltaTarget, SparkSession, map_in_arrow
+from pipeline_lib.io.spark import Committed, DeltaTarget, Session, map_in_arrow
 from pipeline_lib.landing import PARTITIONED_BY, land_records, landed_schema
 from pipeline_lib.log import fact
 from pipeline_lib.progress import BatchPlan, OffsetRange, app_id
@@ -34,7 +35,7 @@ def land_unit(unit: LandUnit) -> Iterator[pa.RecordBatch]:
         yield from land_records(records, unit.topic.make_codec(), unit.info.topic_id, unit.span.partition)
 
 
-def land_topic(config: Config, topic: Topic, limits: Limits, spark: SparkSession) -> RunReport:
+def land_topic(config: Config, topic: Topic, limits: Limits, spark: Session) -> RunReport:
     """Lands what Kafka has and the events table has not, batch by batch, up to now or `limits.until`.
 
     Raises:

@@ -72,11 +72,12 @@ def split(response: bytes | memoryview) -> list[Batch]:
     """Cut the records field of a fetch response into batches; the incomplete one that may end it is left out.
 
     Raises:
-        CorruptBatch: a batch is older than format v2, has a wrong checksum, or sizes that cannot be.
+        CorruptBatch: a batch is older than format v2, has a wrong checksum, sizes that cannot be, or does not come
+            behind the one before it: the checksum leaves out the base offset, so only its neighbours prove it.
     """
     view = memoryview(response)
     batches = []
-    pos = 0
+    pos = after = 0
     while pos + 17 <= len(view):
         base, length = struct.unpack_from(">qi", view, pos)
         magic = view[pos + 16]
@@ -87,8 +88,11 @@ def split(response: bytes | memoryview) -> list[Batch]:
             raise CorruptBatch(f"offset {base}: batch length {length} is shorter than a batch header")
         if end > len(view):
             break
-        batches.append(_parse(view[pos:end]))
-        pos = end
+        batch = _parse(view[pos:end])
+        if batch.base_offset < after or batch.next_offset >= 1 << 63:
+            raise CorruptBatch(f"offset {base}: batch out of order; its neighbours leave it offsets from {after} on")
+        batches.append(batch)
+        pos, after = end, batch.next_offset
     return batches
 
 
@@ -179,7 +183,7 @@ def _to_arrow(
         pa.ListArray.from_arrays(pa.array(header_ends), pairs, type=RAW_RECORD.field("headers").type),
     ]
     low, high = np.searchsorted(offsets, [since, until])
-    return pa.RecordBatch.from_arrays(columns, schema=RAW_RECORD).slice(int(low), int(high - low))
+    return pa.RecordBatch.from_arrays(columns, schema=RAW_RECORD).slice(int(low), max(0, int(high - low)))
 
 
 def _decompress(batch: Batch, out: memoryview) -> int:

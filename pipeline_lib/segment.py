@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline_lib.codecs.base import Codec
+from pipeline_lib.errors import VerificationFailed
 from pipeline_lib.progress import OffsetRange
 from pipeline_lib.record_batch import RAW_RECORD
 
@@ -172,3 +173,18 @@ def _widen(known: tuple[int, int] | None, batch: pa.RecordBatch, low: str, high:
 def _iso(ms: int) -> str:
     """The time as Delta's statistics spell it."""
     return str(pa.scalar(ms, TIME).as_py().isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+
+
+def read_segment(segment: Segment, data: bytes | None) -> pq.ParquetFile:
+    """A segment's stored bytes as Parquet, after a check that they are the ones that were archived.
+
+    Raises:
+        VerificationFailed: the object is missing, or its size or digest differs.
+    """
+    if data is None:
+        raise VerificationFailed(f"segment {segment.path} is missing: offsets [{segment.since}, {segment.until})")
+    if len(data) != segment.bytes or hashlib.sha256(data).hexdigest() != segment.sha256:
+        raise VerificationFailed(
+            f"segment {segment.path} is corrupt: its bytes do not have the recorded size and SHA-256"
+        )
+    return pq.ParquetFile(pa.BufferReader(data))

@@ -38,7 +38,7 @@ class Topic(Settings):
     codec: Literal["raw", "json", "optimizely-event-batch"]
     event_time: EventTimeSettings | None = None
     id_field: str = ""
-    fields: dict[str, FieldType] = {}
+    fields: dict[str, FieldType] = Field(default_factory=dict)
     quality: QualitySettings = QualitySettings()
 
     def make_codec(self) -> Codec:

@@ -17,7 +17,6 @@ from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic, OffsetSpec
 from kafka.protocol.consumer import FetchRequest, IsolationLevel
 from kafka.structs import OffsetAndMetadata
-
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from pipeline_lib.config import KafkaSettings

@@ -14,7 +14,7 @@ from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from pipeline_lib.config import S3Settings
 from pipeline_lib.errors import ConfigError, LodeError, LostRace, ServerUnavailable
@@ -216,7 +216,7 @@ class ArchiveTable:
         """
         assert self._table is not None
         now = int(time.time() * 1000)
-        actions = [
+        actions: list[AddAction | RemoveAction] = [
             AddAction(s.path, s.bytes, {"topic_id": s.topic_id, "partition": str(s.partition)}, now, True, s.stats())
             for s in segments
         ]

@@ -21,6 +21,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pipeline_lib import errors
 from pipeline_lib.errors import LodeError, LostRace, ServerUnavailable
 
+Session = SparkSession
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -76,10 +76,11 @@ class S3:
             raise
         return True
 
-    def get(self, key: str) -> bytes | None:
-        """The object's bytes; None where there is none."""
+    def get(self, key: str, span: tuple[int, int] | None = None) -> bytes | None:
+        """The object's bytes, or those of [first, end); None where there is no such object."""
+        part = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
         try:
-            return bytes(self._call("get_object", Key=key)["Body"].read())
+            return bytes(self._call("get_object", Key=key, **part)["Body"].read())
         except ClientError as error:
             if _code(error) in ("NoSuchKey", "404"):
                 return None
@@ -96,6 +97,12 @@ class S3:
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def folders(self, folder: str) -> Sequence[str]:
+        """The names of the folders right below one; `folder` ends with a slash."""
+        page = self._call("list_objects_v2", Prefix=folder, Delimiter="/")
+        names = [entry["Prefix"].removeprefix(self.settings.prefix) for entry in page.get("CommonPrefixes", ())]
+        return [name.removeprefix(folder).rstrip("/") for name in names]
 
     def delete(self, key: str) -> None:
         self._call("delete_object", Key=key)
@@ -207,6 +214,10 @@ class ArchiveTable:
         if not self._table:
             return set()
         return set(pa.table(self._table.get_add_actions())["path"].to_pylist())
+
+    def live_files(self) -> list[dict[str, Any]]:
+        """What Delta knows of those objects: path, size_bytes, num_records, min.COLUMN and max.COLUMN."""
+        return pa.table(self._table.get_add_actions(flatten=True)).to_pylist() if self._table else []
 
     def commit(self, segments: Sequence[Segment], metadata: str, transactions: Mapping[str, int]) -> None:
         """Makes segments visible and moves progress, in one commit on the version that was opened.

@@ -1,0 +1,41 @@
+"""S3 archive -> report: reads the archive again and compares it with its commits and with Kafka.
+
+lode verify archive events --sample 0.1
+spark-submit ... jobs/verify_archive.py events
+"""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pipeline_lib.config import load_config
+from pipeline_lib.errors import VerificationFailed
+from pipeline_lib.io.spark import map_units, session
+from pipeline_lib.job import AsJson, ConfigPath, TopicName, print_result, run
+from pipeline_lib.report import print_rows
+from pipeline_lib.topics import load_topic
+from pipeline_lib.verify_run import verify_archive
+
+Sample = Annotated[float, typer.Option(min=0, max=1, help="Share of the segments to read; listed are always all.")]
+
+
+def main(topic: TopicName, sample: Sample = 1.0, config: ConfigPath = None, as_json: AsJson = False) -> None:
+    """Verify a topic's archive: commits, objects, bytes, records, and Kafka as far as it still has them."""
+    deployment = load_config(config)
+    load_topic(deployment.topics, topic)
+    spark = session(f"lode verify archive {topic}")
+    report = verify_archive(deployment, topic, sample, lambda work, units: map_units(spark, work, units))
+    values = asdict(report)
+    if as_json:
+        print_result(values, as_json)
+    else:
+        notes = "; ".join(report.notes)
+        print_result(values | {"problems": len(report.problems), "notes": notes}, as_json)
+        print_rows("Problems", ["segment", "problem"], [[p.where, p.problem] for p in report.problems])
+    if report.problems:
+        raise VerificationFailed(f"{topic}: {len(report.problems)} problems in the archive")
+
+
+if __name__ == "__main__":
+    run(main)

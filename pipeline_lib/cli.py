@@ -2,12 +2,14 @@
 
 import typer
 
-from jobs import kafka_to_hdfs, kafka_to_s3, s3_to_kafka, verify_archive
+from jobs import kafka_to_hdfs, kafka_to_s3, ledger, s3_to_kafka, vacuum, verify_archive
+from pipeline_lib import demo
 from pipeline_lib.generate import cli as generate
 from pipeline_lib.job import run_app, submitted
 from pipeline_lib.stack.cli import app as stack_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.command("demo")(demo.main)
 app.command("generate")(generate.main)
 app.command("land")(submitted("land", "kafka_to_hdfs.py", kafka_to_hdfs.main))
 app.command("archive")(submitted("archive", "kafka_to_s3.py", kafka_to_s3.main))
@@ -17,6 +19,8 @@ app.add_typer(replay, name="replay")
 verify = typer.Typer(no_args_is_help=True, help="Compare what is stored with what was recorded about it.")
 verify.command("archive")(submitted("verify archive", "verify_archive.py", verify_archive.main))
 app.add_typer(verify, name="verify")
+app.command("ledger")(submitted("ledger", "ledger.py", ledger.main))
+app.command("vacuum")(submitted("vacuum", "vacuum.py", vacuum.main))
 app.add_typer(stack_app, name="stack")
 
 

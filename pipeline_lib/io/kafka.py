@@ -61,11 +61,15 @@ class Kafka:
     def cluster_id(self) -> str:
         return str(self._call("describe_cluster")["cluster_id"])
 
+    def topics(self) -> list[str]:
+        """The names of the topics that are not Kafka's own."""
+        return sorted(name for name in self._call("list_topics") if not name.startswith("__"))
+
     def describe(self, topic: str) -> TopicInfo:
         """Raises ConfigError where there is no such topic."""
         (found,) = self._call("describe_topics", [topic])
         if found["error_code"]:
-            known = ", ".join(sorted(name for name in self._call("list_topics") if not name.startswith("__")))
+            known = ", ".join(self.topics()) or "none"
             raise ConfigError(f"topic {topic!r} does not exist at {self.settings.bootstrap_servers}; it has: {known}")
         leaders = {part["partition_index"]: part["leader_id"] for part in found["partitions"]}
         return TopicInfo(topic, str(found["topic_id"]), leaders)
@@ -151,10 +155,10 @@ class Kafka:
             if fetched.next_offset <= at:
                 self._check_deadline(deadline, f"{info.name}-{span.partition}: nothing to read at offset {at}")
                 continue
-            deadline = time.monotonic() + self.settings.timeout_s
             wanted = [b for b in fetched.committed if b.next_offset > at and b.base_offset < span.until]
             yield from decode(wanted, at, span.until)
             at = fetched.next_offset
+            deadline = time.monotonic() + self.settings.timeout_s  # now: what the caller took is not the broker's time
 
     def _fetch(self, info: TopicInfo, partition: int, at: int, size: int, deadline: float) -> "_Fetched":
         leader = info.leaders[partition]

@@ -42,19 +42,17 @@ def _producer_options(settings: KafkaSettings) -> dict[str, Any]:
 
 
 class Writer:
-    """Writes records at least once, in order, to chosen partitions: for generated traffic."""
+    """Writes records in order, each to the partition that a Java producer would choose by its key."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._timeout = settings.timeout_s
         self._failed: list[str] = []
-        self._producer = Producer(_producer_options(settings) | {"enable.idempotence": True})
+        self._producer = Producer(_producer_options(settings) | {"enable.idempotence": True, "partitioner": "murmur2_random"})
 
-    def write(self, topic: str, partition: int, key: bytes | None, value: bytes | None, timestamp: int) -> None:
+    def write(self, topic: str, key: bytes | None, value: bytes | None, timestamp: int) -> None:
         while True:
             try:
-                self._producer.produce(
-                    topic, value=value, key=key, partition=partition, on_delivery=self._delivered, timestamp=timestamp
-                )
+                self._producer.produce(topic, value=value, key=key, on_delivery=self._delivered, timestamp=timestamp)
                 break
             except BufferError:
                 self._producer.poll(0.1)

@@ -1,0 +1,150 @@
+"""The events table on HDFS as it is: its progress and its commits, counts of its records, and its clean-up by Delta."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession as SparkSession
+from pyspark.sql import functions as F
+
+from pipeline_lib.errors import ServerUnavailable
+from pipeline_lib.io.spark import unwrapped
+
+_RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
+
+
+@dataclass(frozen=True)
+class UnnamedFile:
+    path: str
+    bytes: int
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class EventsSnapshot:
+    """One version of the table. `progress` is by application transaction; `commits` are those of `lode land`."""
+
+    version: int
+    progress: Mapping[str, int]
+    commits: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class LandedCount:
+    """Landed records of one hour (of the Kafka timestamp) and zone; sum and xor are over their offsets."""
+
+    topic_id: str
+    partition: int
+    hour: int
+    zone: int
+    ok: int
+    quarantined: int
+    offset_sum: int
+    offset_xor: int
+    duplicates: int
+    late: int
+
+
+class EventsTable:
+    """A topic's events table; nothing here makes it or adds to it."""
+
+    def __init__(self, spark: SparkSession, path: str) -> None:
+        self._spark = spark
+        self._jvm: Any = spark._jvm
+        self.path = path
+
+    @property
+    def exists(self) -> bool:
+        try:
+            return bool(DeltaTable.isDeltaTable(self._spark, self.path))
+        except (Py4JJavaError, PySparkException) as error:
+            raise ServerUnavailable(f"table {self.path}: {unwrapped(error)}") from None
+
+    def snapshot(self) -> EventsSnapshot:
+        log = self._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self._spark._jsparkSession, self.path)
+        now = log.unsafeVolatileSnapshot()
+        entries = [now.setTransactions().apply(i) for i in range(now.setTransactions().size())]
+        version = int(now.version())
+        rows = DeltaTable.forPath(self._spark, self.path).history().select("version", "userMetadata").collect()
+        texts = [row["userMetadata"] for row in reversed(rows) if row["userMetadata"] and row["version"] <= version]
+        commits = [json.loads(text)["lode"] for text in texts if '"lode"' in text]
+        return EventsSnapshot(version, {entry.appId(): int(entry.version()) for entry in entries}, commits)
+
+    def count(
+        self, version: int, borders: Mapping[tuple[str, int], Sequence[int]], since_ms: int, until_ms: int, late_ms: int
+    ) -> Iterator[LandedCount]:
+        """Records of a version whose timestamp is in [since, until), by hour and by zone.
+
+        Args:
+            borders: of each (topic id, partition): a record's zone is the number of borders at or below its offset.
+            late_ms: an event is late if its time is more than this before its record's timestamp.
+        """
+        rows = self._spark.read.format("delta").option("versionAsOf", version).load(self.path)
+        time = F.unix_millis("_timestamp")
+        rows = rows.where((time >= since_ms) & (time < until_ms))
+        late = (F.col("quality") == "ok") & (F.unix_millis("event_time") < time - late_ms)
+        records = rows.groupBy("_topic_id", "_partition", "_offset").agg(
+            F.expr("min(unix_millis(_timestamp)) div 3600000").alias("hour"),
+            F.max((F.col("quality") == "ok").cast("int")).alias("ok"),
+            ((F.count("*") > F.countDistinct("_index")) | (F.countDistinct("quality") > 1)).alias("twice"),
+            F.sum(late.cast("int")).alias("late"),
+        )
+        zones = F.expr(_zone_sql(borders))
+        groups = records.groupBy("_topic_id", "_partition", "hour", zones.alias("zone")).agg(
+            F.sum("ok").alias("ok"),
+            F.sum(1 - F.col("ok")).alias("quarantined"),
+            F.sum(F.col("_offset").cast("decimal(38,0)")).alias("sum"),
+            F.bit_xor("_offset").alias("xor"),
+            F.sum(F.col("twice").cast("int")).alias("duplicates"),
+            F.sum("late").alias("late"),
+        )
+        try:
+            found = groups.collect()
+        except (Py4JJavaError, PySparkException) as error:
+            raise ServerUnavailable(f"table {self.path}: {unwrapped(error)}") from None
+        for row in found:
+            yield LandedCount(
+                row["_topic_id"], row["_partition"], row["hour"], row["zone"], row["ok"], row["quarantined"],
+                int(row["sum"]), row["xor"], row["duplicates"], row["late"] or 0,
+            )  # fmt: skip
+
+    def unnamed_files(self, hours: int) -> list[UnnamedFile]:
+        """What Delta's VACUUM would remove: files of no version within `hours`, and last changed before that."""
+        rows = self._vacuum(f"RETAIN {hours} HOURS DRY RUN")
+        return [found for row in rows if (found := self._status(row["path"])) is not None]
+
+    def vacuum(self, hours: int) -> None:
+        self._vacuum(f"RETAIN {hours} HOURS")
+
+    def _vacuum(self, how: str) -> list[Any]:
+        self._spark.conf.set(_RETENTION_CHECK, "false")  # Delta's own bound is 168 h; the command has its own
+        try:
+            return list(self._spark.sql(f"VACUUM delta.`{self.path}` {how}").collect())
+        except (Py4JJavaError, PySparkException) as error:
+            raise ServerUnavailable(f"table {self.path}: {unwrapped(error)}") from None
+        finally:
+            self._spark.conf.unset(_RETENTION_CHECK)
+
+    def _status(self, path: str) -> UnnamedFile | None:
+        """None for a folder: VACUUM also lists the empty ones."""
+        where = self._jvm.org.apache.hadoop.fs.Path(path)
+        files = where.getFileSystem(self._spark._jsparkSession.sessionState().newHadoopConf())
+        if not files.exists(where) or (status := files.getFileStatus(where)).isDirectory():
+            return None
+        return UnnamedFile(path, int(status.getLen()), datetime.fromtimestamp(status.getModificationTime() / 1000, UTC))
+
+
+def _zone_sql(borders: Mapping[tuple[str, int], Sequence[int]]) -> str:
+    """The number of borders at or below a row's offset."""
+    cases = [
+        f"WHEN _topic_id = '{topic_id}' AND _partition = {partition} THEN "
+        + " + ".join(f"CAST(_offset >= {border} AS INT)" for border in own)
+        for (topic_id, partition), own in borders.items()
+        if own
+    ]
+    return f"CASE {' '.join(cases)} ELSE 0 END" if cases else "0"

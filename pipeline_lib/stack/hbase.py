@@ -46,6 +46,8 @@ def _conf(site: Site, name: str, master: str) -> Path:
         "hbase.master.info.port": -1,
         "hbase.regionserver.info.port": -1,
         "hbase.thrift.info.port": -1,
+        # The region server stops after the ZooKeeper within the same process, and then retries to sign off for 20 s.
+        "zookeeper.recovery.retry": 0,
         # A client that is idle for a minute would otherwise be cut off in the middle of a long load.
         "hbase.thrift.server.socket.read.timeout": 600_000,
     }

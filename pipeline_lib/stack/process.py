@@ -44,16 +44,18 @@ def spawn(command: Sequence[str], environment: Mapping[str, str], folder: Path, 
 
 def find(started: Started) -> psutil.Process | None:
     """The running process, or None when it has ended."""
-    child = _children.get(started.pid)
-    if child is not None and child.poll() is not None:
-        return None
     try:
         process = psutil.Process(started.pid)
         # The system tells the start to 10 ms, counted from a boot time that a clock correction can shift a little.
         same = abs(process.create_time() - started.created) < 2
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        # A JVM's first thread may have ended, and look like a zombie, while others still hold its ports.
+        if same and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1):
+            return process
     except psutil.NoSuchProcess:
-        return None
+        pass
+    if child := _children.get(started.pid):
+        child.poll()
+    return None
 
 
 def exit_code(started: Started) -> int | None:

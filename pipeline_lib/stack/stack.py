@@ -143,7 +143,8 @@ class _Start:
         for server in self.pending:
             if not self._runs(server):
                 self.known.started.pop(server.name, None)
-                self.known.choose_ports(server.name, server.port_names)
+                if self.known.choose_ports(server.name, server.port_names):
+                    self._no_one_relies_on(server)
         self.stack._write(self.known)
         self.site = Site(self.stack.home, self.known.ports, self.jars)
         with Waiting(server.name for server in self.pending) as waiting:
@@ -154,6 +155,14 @@ class _Start:
                         self.serving.add(server.name)
                         waiting.done(server.name)
                 time.sleep(0.2)
+
+    def _no_one_relies_on(self, moved: Server) -> None:
+        """A running server that was configured with the old ports would look for this one in vain."""
+        if relying := [s.name for s in SERVERS.values() if moved.name in s.requires and self._runs(s)]:
+            raise LodeError(
+                f"another program took a port of {moved.name} while it was down, and {', '.join(relying)} looks for it"
+                " there: `lode stack down`, then `lode stack up`"
+            )
 
     def _serves(self, server: Server) -> bool:
         if server.name not in self.deadlines:

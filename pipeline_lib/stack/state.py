@@ -6,6 +6,7 @@ import json
 import os
 import random
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,14 +26,23 @@ class State:
     ports: dict[str, dict[str, int]] = field(default_factory=dict)
     started: dict[str, Started] = field(default_factory=dict)
 
-    def choose_ports(self, server: str, names: Sequence[str]) -> None:
-        """Keep the server's ports when they are free, so that addresses outlive down and up; choose others if not."""
+    def choose_ports(self, server: str, names: Sequence[str]) -> bool:
+        """Keep the server's ports when they are free, so that addresses outlive down and up; else tell, choose others.
+
+        A port of a process that has just ended may be taken for a moment longer.
+        """
         kept = self.ports.get(server, {})
-        if set(kept) == set(names) and all(_is_free(port) for port in kept.values()):
-            return
+        deadline = time.monotonic() + 5
+        while set(kept) == set(names):
+            if all(_is_free(port) for port in kept.values()):
+                return False
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
         self.ports[server] = {}
         for name in names:
             self.ports[server][name] = _free_port({port for ports in self.ports.values() for port in ports.values()})
+        return bool(kept)
 
 
 def read(home: Path) -> State:

@@ -9,6 +9,7 @@ from pipeline_lib.errors import LodeError
 from pipeline_lib.io.kafka import Kafka, TopicInfo
 from pipeline_lib.log import fact
 from pipeline_lib.progress import BatchPlan, OffsetRange, plan_batch
+from pipeline_lib.timespan import to_ms
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def read_available(kafka: Kafka, info: TopicInfo, until: datetime | None) -> dic
     available = kafka.offsets(info)
     if until is None:
         return available
-    ends = kafka.offsets_at(info, int(until.timestamp() * 1000))
+    ends = kafka.offsets_at(info, to_ms(until))
     return {
         p: (earliest, max(earliest, min(stable, ends.get(p, stable)))) for p, (earliest, stable) in available.items()
     }
@@ -60,8 +61,12 @@ def plan_next(
     Raises:
         LodeError: records expired before they were read, and the run is strict.
     """
-    earliest = {p: bounds[0] for p, bounds in kafka.offsets(info).items()}
-    available = {p: (max(earliest[p], start), max(end, earliest[p])) for p, (start, end) in available.items()}
+    now = kafka.offsets(info)
+    available = {
+        # An earlier run may have read beyond this one's end: that is nothing to do, unlike a log that lost its end.
+        p: (max(now[p][0], start), max(end, now[p][0], min(progress.get(p, 0), now[p][1])))
+        for p, (start, end) in available.items()
+    }
     within_bytes = int((limits.max_bytes or settings.max_bytes) / kafka.average_record_bytes(info))
     plan = plan_batch(progress, available, max(1, min(limits.max_records or settings.max_records, within_bytes)))
     for gap in plan.gaps:

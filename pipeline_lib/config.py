@@ -9,7 +9,7 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -106,7 +106,7 @@ def load_config(path: Path | None = None) -> Config:
     _fill_from_stack(values)
     for (section, key), variable in _SECRETS.items():
         if variable in os.environ:
-            values.setdefault(section, {})[key] = os.environ[variable]
+            _section(values, section)[key] = os.environ[variable]
     return validated(Config, values, path)
 
 
@@ -115,7 +115,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
@@ -143,14 +143,16 @@ def _explain(model: type[BaseModel], problem: Any, path: Path) -> str:
 def _model_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel]:
     for name in loc:
         found = model.model_fields[name].annotation if name in model.model_fields else None
-        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        inner = next((a for a in (found, *get_args(found)) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+        if inner is None:
             break
-        model = found
+        model = inner
     return model
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
-    section = values.get(name, {})
+    """The section to read or fill; one that is no table is left to the validation to refuse."""
+    section = values.setdefault(name, {})
     return section if isinstance(section, dict) else {}
 
 
@@ -162,9 +164,16 @@ def _fill_from_stack(values: dict[str, Any]) -> None:
     state, secret = Path(home) / "state.json", Path(home) / "s3.secret"
     if not state.exists():
         raise ConfigError(f"{state}: no such file; the local stack was never started: run `lode stack up`")
-    endpoints = json.loads(state.read_text())["endpoints"]
+    endpoints = _read_json(state)["endpoints"]
     for (section, key), name in _ENDPOINTS.items():
         if name in endpoints:
-            values.setdefault(section, {}).setdefault(key, endpoints[name])
+            _section(values, section).setdefault(key, endpoints[name])
     if secret.exists():
-        values.setdefault("s3", {}).update(json.loads(secret.read_text()))
+        _section(values, "s3").update(_read_json(secret))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):  # without its text, which may hold a secret
+        raise ConfigError(f"{path}: cannot be read; run `lode stack reset`, then `lode stack up`") from None

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline_lib.errors import ConfigError
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 @dataclass(frozen=True)
 class TimeSpan:
@@ -32,18 +34,19 @@ class TimeSpan:
 
     @property
     def since_ms(self) -> int:
-        return int(self.since.timestamp() * 1000)
+        return to_ms(self.since)
 
     @property
     def until_ms(self) -> int:
-        return int(self.until.timestamp() * 1000)
+        return to_ms(self.until)
 
     def chunks(self, step: timedelta) -> Iterator["TimeSpan"]:
         """The span cut at multiples of `step` since its start; the last one may be shorter."""
         at = self.since
         while at < self.until:
-            yield TimeSpan(at, min(at + step, self.until))
-            at += step
+            end = at + step if step < self.until - at else self.until
+            yield TimeSpan(at, end)
+            at = end
 
     def days(self) -> Iterator["TimeSpan"]:
         return self.chunks(timedelta(days=1))
@@ -59,9 +62,14 @@ def parse_time(text: str) -> datetime:
     """The UTC time that an ISO 8601 date or time names."""
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ConfigError(f"{text!r} is not a date or time like 2026-11-01 or 2026-11-01T06:00Z") from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def to_ms(time: datetime) -> int:
+    """Milliseconds since the epoch, rounded up and exact: a record of that many ms is at or after `time`."""
+    return -((_EPOCH - time) // timedelta(milliseconds=1))
 
 
 def format_time(time: datetime) -> str:

@@ -49,19 +49,23 @@ class ArchiveCommit:
 
     @classmethod
     def from_json(cls, text: str) -> "ArchiveCommit":
-        values: dict[str, Any] = json.loads(text)
-        if values.pop("format") != FORMAT:
-            raise VerificationFailed(
-                f"archive commit {values.get('number')} has a format that this version cannot read"
+        """Raises VerificationFailed where the text is no commit of this format."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            if values.pop("format") != FORMAT:
+                raise VerificationFailed(
+                    f"archive commit {values.get('number')} has a format that this version cannot read"
+                )
+            return cls(
+                **values
+                | {
+                    "covers": {int(p): (span[0], span[1]) for p, span in values["covers"].items()},
+                    "gaps": tuple(OffsetRange(*gap) for gap in values["gaps"]),
+                    "segments": tuple(Segment.from_dict(segment) for segment in values["segments"]),
+                }
             )
-        return cls(
-            **values
-            | {
-                "covers": {int(p): (span[0], span[1]) for p, span in values["covers"].items()},
-                "gaps": tuple(OffsetRange(*gap) for gap in values["gaps"]),
-                "segments": tuple(Segment.from_dict(segment) for segment in values["segments"]),
-            }
-        )
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise VerificationFailed(f"an archive commit was changed: {type(error).__name__}: {error}") from None
 
 
 def archive_path(cluster: str, topic: str) -> str:
@@ -113,7 +117,7 @@ def check_contiguous(commits: Iterable[ArchiveCommit]) -> None:
                 )
             at[commit.topic_id, partition] = until
         for segment in commit.segments:
-            since, until = commit.covers[segment.partition]
+            since, until = commit.covers.get(segment.partition, (0, 0))
             if not since <= segment.since < segment.until <= until:
                 raise VerificationFailed(
                     f"archive commit {commit.number}: segment {segment.path} lies outside its range"

@@ -17,6 +17,7 @@ from pipeline_lib.codecs.base import Codec
 from pipeline_lib.errors import ConfigError
 
 TIME = pa.timestamp("us", tz="UTC")  # Spark's resolution; Kafka's and the events' own is ms
+_EARLIEST, _LATEST = -62_135_596_800_000, 253_402_300_799_999  # ms: the years 1 to 9999
 PARTITIONED_BY = ("quality", "date", "hour")
 
 _OWN = [
@@ -69,8 +70,8 @@ def _rows(
 ) -> pa.RecordBatch:
     """One row for each row of `origin`, the record that it comes from: decoded events, or quarantined records."""
     size = origin.num_rows
-    timestamp = origin.column("timestamp").cast(TIME)
-    event_time = events.column("event_time").cast(TIME) if events else pa.nulls(size, TIME)
+    timestamp = _spark_time(origin.column("timestamp"))
+    event_time = _spark_time(events.column("event_time")) if events else pa.nulls(size, TIME)
     placed_by = event_time if events else timestamp
     own = {
         "event_time": event_time,
@@ -93,6 +94,14 @@ def _rows(
         else:
             columns.append(events.column(field.name).cast(field.type) if events else pa.nulls(size, field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _spark_time(times: pa.Array) -> pa.Array:
+    """The times at Spark's resolution. Kafka takes any number for a time, but Spark's end with the year 9999: what lies
+    outside becomes the nearest that it has, since a record may neither stop the landing nor be dropped."""
+    ms = times.cast(pa.int64())
+    within = pc.min_element_wise(pc.max_element_wise(ms, _EARLIEST, skip_nulls=False), _LATEST, skip_nulls=False)
+    return within.cast(pa.timestamp("ms", tz="UTC")).cast(TIME)
 
 
 def _spark_type(kind: pa.DataType) -> pa.DataType:

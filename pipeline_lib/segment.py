@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from pipeline_lib.progress import OffsetRange
 from pipeline_lib.record_batch import RAW_RECORD
 
 TIME = pa.timestamp("ms", tz="UTC")
+_YEAR_1, _YEAR_10000 = -62_135_596_800_000, 253_402_300_800_000
 SEGMENT = RAW_RECORD.append(pa.field("event_time", TIME)).append(pa.field("event_time_max", TIME))
 """The columns of a segment. topic_id and partition are in its path, as Delta keeps partition values."""
 
@@ -53,11 +55,12 @@ class Segment:
 
     def stats(self) -> str:
         """Delta's statistics of the file, so that any Delta reader can prune by offset and by time."""
-        low: dict[str, Any] = {"offset": self.offsets[0], "timestamp": _iso(self.timestamps[0])}
-        high: dict[str, Any] = {"offset": self.offsets[1], "timestamp": _iso(self.timestamps[1])}
-        if self.event_times:
-            low["event_time"], high["event_time_max"] = (_iso(time) for time in self.event_times)
-        return json.dumps({"numRecords": self.records, "minValues": low, "maxValues": high, "nullCount": {}})
+        earliest, latest = self.event_times or (None, None)
+        low = {"offset": self.offsets[0], "timestamp": _iso(self.timestamps[0]), "event_time": _iso(earliest)}
+        high = {"offset": self.offsets[1], "timestamp": _iso(self.timestamps[1]), "event_time_max": _iso(latest)}
+        bounds = [{name: bound for name, bound in side.items() if bound is not None} for side in (low, high)]
+        values = {"numRecords": self.records, "minValues": bounds[0], "maxValues": bounds[1], "nullCount": {}}
+        return json.dumps(values)
 
 
 def with_event_times(records: pa.RecordBatch, codec: Codec) -> pa.RecordBatch:
@@ -82,11 +85,11 @@ def write_segments(
     writer = _Writer()
     since = span.since
     for batch in batches:
-        writer.add(batch)
-        if writer.raw_bytes >= segment_bytes:
+        if batch.num_rows and writer.raw_bytes >= segment_bytes:  # the last one is left to reach to the span's end
             until = writer.offsets[1] + 1
             yield writer.finish(topic_id, OffsetRange(span.partition, since, until), run)
             writer, since = _Writer(), until
+        writer.add(batch)
     if writer.records:
         yield writer.finish(topic_id, OffsetRange(span.partition, since, span.until), run)
 
@@ -148,14 +151,9 @@ def record_bytes(batch: pa.RecordBatch) -> pa.Array:
     headers = batch.column("headers")
     pairs = headers.flatten()
     each = pc.add(_lengths(pairs.field("key")), _lengths(pairs.field("value")))
-    total = (
-        pa.table({"row": pc.list_parent_indices(headers), "size": each}).group_by("row").aggregate([("size", "sum")])
-    )
-    if not total.num_rows:
-        return sizes
-    rows = pa.table({"row": pa.array(range(batch.num_rows), pa.int64()), "size": sizes})
-    joined = rows.join(total.set_column(0, "row", total["row"].cast(pa.int64())), "row")
-    return pc.add(joined["size"], pc.fill_null(joined["size_sum"], 0).cast(joined["size"].type))
+    before = np.concatenate([[0], np.cumsum(each.to_numpy())])  # bytes before each header of the batch
+    ends = np.cumsum(pc.fill_null(pc.list_value_length(headers), 0).to_numpy())
+    return pc.add(sizes, pa.array(np.diff(before[ends], prepend=0), pa.int64()))
 
 
 def _lengths(column: pa.Array) -> pa.Array:
@@ -170,8 +168,10 @@ def _widen(known: tuple[int, int] | None, batch: pa.RecordBatch, low: str, high:
     return (min(known[0], least), max(known[1], most)) if known else (least, most)
 
 
-def _iso(ms: int) -> str:
-    """The time as Delta's statistics spell it."""
+def _iso(ms: int | None) -> str | None:
+    """The time as Delta's statistics spell it; None outside of the years 1 to 9999: no bound, so nothing is pruned."""
+    if ms is None or not _YEAR_1 <= ms < _YEAR_10000:
+        return None
     return str(pa.scalar(ms, TIME).as_py().isoformat(timespec="milliseconds").replace("+00:00", "Z"))
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pipeline_lib.segment import SEGMENT, Segment
 
 T = TypeVar("T")
 
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 METADATA_KEY = "lode"
 """Where a Lode commit keeps its JSON in Delta's commitInfo."""
 
@@ -206,7 +208,10 @@ class ArchiveTable:
 
     def commits(self) -> list[str]:
         """The JSON of each Lode commit, oldest first."""
-        history = self._table.history() if self._table else []
+        try:
+            history = self._table.history() if self._table else []
+        except (DeltaError, OSError) as error:
+            raise self._explained(error) from None
         return [entry[METADATA_KEY] for entry in reversed(history) if METADATA_KEY in entry]
 
     def files(self) -> set[str]:
@@ -245,9 +250,13 @@ class ArchiveTable:
             raise self._explained(error) from None
 
     def _explained(self, error: Exception) -> LodeError:
-        text = f"S3 at {self.settings.endpoint or 'AWS'}: table {self.path}: {error}"
-        refused = any(word in text for word in ("SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied", "403"))
-        return ConfigError(text) if refused else ServerUnavailable(text)
+        """delta-rs tells what S3 answered in a tree of coloured lines: as one line, and by the words that only S3 uses."""
+        answer = " ".join(_COLOUR.sub("", str(error)).split())
+        text = f"S3 at {self.settings.endpoint or 'AWS'}: bucket {self.settings.bucket!r}: table {self.path}: {answer}"
+        mistakes = ("NoSuchBucket", "SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied", "403 Forbidden")
+        if any(word in answer for word in mistakes):
+            return ConfigError(text)
+        return ServerUnavailable(text) if "Generic S3 error" in answer else LodeError(text)
 
 
 def _code(error: ClientError) -> str:

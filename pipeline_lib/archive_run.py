@@ -64,6 +64,7 @@ def archive_topic(config: Config, topic: Topic, limits: Limits, run_units: Runne
             progress = table.progress({p: app_id(info.topic_id, p) for p in info.partitions})
             plan = plan_next(kafka, info, progress, available, config.batch, limits)
             if not plan.covers:
+                fact("nothing_to_do" if not report.batches else "done", stage="archive", topic=topic.name)
                 break
             fact("planned", stage="archive", topic=topic.name, offsets=sum(r.until - r.since for r in plan.ranges))
             run = uuid.uuid4().hex[:8]

@@ -4,9 +4,12 @@ import inspect
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +62,7 @@ def submitted(command: str, script: str, main: Callable[..., Any]) -> Callable[.
         if options["print_command"]:
             print(shlex.join(line))
             return
-        sys.exit(subprocess.run(line, env=submit_environment(config), check=False).returncode)
+        sys.exit(_run(line, submit_environment(config)))
 
     parameters = inspect.signature(main).parameters.values()
     option = inspect.Parameter(
@@ -74,6 +77,19 @@ def submitted(command: str, script: str, main: Callable[..., Any]) -> Callable[.
 
 
 PRINT = "--print-command"
+RESULT = "LODE_RESULT_FILE"
+
+
+def _run(line: Sequence[str], environment: dict[str, str]) -> int:
+    """Runs the line and returns its exit code. spark-submit pours a Python job's stderr into its stdout, so that the
+    result takes a way of its own: a file, which is printed when the job has ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result"
+        own = {RESULT: str(result), "COLUMNS": str(shutil.get_terminal_size().columns)}
+        code = subprocess.run(line, env=environment | own, stdout=sys.stderr, check=False).returncode
+        if result.exists():
+            sys.stdout.write(result.read_text())
+    return code
 
 
 def submit_command(config: Config, script: str, arguments: Sequence[str]) -> list[str]:
@@ -101,13 +117,19 @@ def submit_environment(config: Config) -> dict[str, str]:
 
 def print_result(values: dict[str, Any], as_json: bool) -> None:
     """The result on stdout: one JSON value, or a two-column table."""
-    if as_json:
-        print(json.dumps(values, default=str))
-        return
     table = Table(show_header=False)
     for name, value in values.items():
         table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
-    Console().print(table)
+    print_table(table, values, as_json)
+
+
+def print_table(table: Table, values: Any, as_json: bool) -> None:
+    """A result as a table of the caller's, or as one JSON value."""
+    with open(os.environ[RESULT], "a") if RESULT in os.environ else nullcontext(sys.stdout) as out:
+        if as_json:
+            print(json.dumps(values, default=str), file=out)
+        else:
+            Console(file=out).print(table)
 
 
 def gap_text(gaps: Sequence[OffsetRange]) -> str:

@@ -52,6 +52,7 @@ def land_topic(config: Config, topic: Topic, limits: Limits, spark: Session) -> 
             progress = table.progress({p: app_id(info.topic_id, p) for p in info.partitions})
             plan = plan_next(kafka, info, progress, available, config.batch, limits)
             if not plan.covers:
+                fact("nothing_to_do" if not report.batches else "done", stage="land", topic=topic.name)
                 break
             fact("planned", stage="land", topic=topic.name, offsets=sum(r.until - r.since for r in plan.ranges))
             todo = [

@@ -136,7 +136,7 @@ def decode(batches: Sequence[Batch], since: int, until: int) -> Iterator[pa.Reco
         CorruptBatch: a batch does not decompress, decompresses to too much, or holds malformed records.
     """
     scratch = np.empty(GROUP_BYTES + MAX_DECOMPRESSED, np.uint8)  # virtual memory: pages are taken as they are written
-    view = memoryview(scratch)
+    view = memoryview(scratch.data)
     at, group, borders = 0, list[Batch](), list[tuple[int, int]]()
     for batch in batches:
         end = at + _decompress(batch, view[at : at + MAX_DECOMPRESSED])

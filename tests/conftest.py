@@ -1,16 +1,13 @@
-"""Real servers, started once a session on loopback; names are unique per test, so tests neither clean up nor collide."""
+"""Real servers, started once a session on loopback. Names are unique per test: tests neither clean up nor collide."""
 
 import os
-import subprocess
-import sys
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from deployments import Deployment
 
-from pipeline_lib.config import Config, load_config
+from pipeline_lib.config import load_config
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.s3 import S3
 from pipeline_lib.stack.stack import Stack
@@ -27,30 +24,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
     finally:
         stack.down()
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """A configuration file of the test's own, with topics of its own."""
-
-    path: Path
-    config: Config
-
-    def declare(self, name: str, toml: str = 'codec = "raw"') -> str:
-        """Declares a topic with the given settings under a unique name; returns the name."""
-        topic = f"{name}-{uuid.uuid4().hex[:8]}"
-        (self.config.topics / f"{topic}.toml").write_text(f'name = "{topic}"\n{toml}\n')
-        return topic
-
-    def lode(self, *arguments: str, check: int | None = 0, timeout: float = 180) -> subprocess.CompletedProcess[str]:
-        """Runs `lode`; by default its exit code must be 0, with check=None any is fine."""
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=timeout, check=False)
-        if check is not None:
-            assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "pipeline_lib", *arguments, "--config", str(self.path)]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -62,6 +63,7 @@ class S3:
                 s3={"addressing_style": "path" if settings.endpoint else "auto"},
             ),
         )
+        weakref.finalize(self, self._client.close)
 
     def put(self, key: str, data: bytes | pa.Buffer) -> None:
         """Stores an object; the server checks the SHA-256 that goes with it."""

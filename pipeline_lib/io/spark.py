@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 from delta.tables import DeltaTable
@@ -71,7 +71,7 @@ class DeltaTarget:
 
     def __init__(self, spark: SparkSession, path: str, schema: pa.Schema, partitioned_by: Sequence[str]) -> None:
         self._spark = spark
-        self._jvm: Any = spark._jvm
+        self._jvm = cast(Any, spark._jvm)
         self._partitioned_by = list(partitioned_by)
         self.path = path
         try:

@@ -1,0 +1,65 @@
+"""A TCP proxy that does something when a certain request passes: the way to stop a job at an exact step without a
+hook in the job."""
+
+import re
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+
+class FaultProxy:
+    """Passes bytes on to `upstream`. At the first request that matches, `action` is called: before the request is
+    handed on (and then it never is), or after its answer came (and then that is not handed back)."""
+
+    def __init__(self, upstream: str, pattern: bytes, action: Callable[[], None], *, before: bool) -> None:
+        host, port = upstream.rsplit(":", 1)
+        self._upstream = (host, int(port))
+        self._pattern = re.compile(pattern, re.DOTALL)
+        self._action, self._before = action, before
+        self.fired = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._upstream)
+                matched = threading.Event()
+                threading.Thread(target=self._requests, args=(client, server, matched), daemon=True).start()
+                threading.Thread(target=self._answers, args=(server, client, matched), daemon=True).start()
+
+    def _requests(self, client: socket.socket, server: socket.socket, matched: threading.Event) -> None:
+        with suppress(OSError):
+            while data := client.recv(1 << 16):
+                if not self.fired.is_set() and self._pattern.search(data):
+                    if self._before:
+                        self._fire()
+                        break
+                    matched.set()
+                server.sendall(data)
+        _close(client, server)
+
+    def _answers(self, server: socket.socket, client: socket.socket, matched: threading.Event) -> None:
+        with suppress(OSError):
+            while data := server.recv(1 << 16):
+                if matched.is_set() and not self.fired.is_set():
+                    self._fire()
+                    break
+                client.sendall(data)
+        _close(client, server)
+
+    def _fire(self) -> None:
+        self.fired.set()
+        self._action()
+
+
+def _close(*sockets: socket.socket) -> None:
+    for each in sockets:
+        with suppress(OSError):
+            each.close()

@@ -198,3 +198,8 @@ def test_the_codec_finds_the_range_within_a_record() -> None:
     rows = with_event_times(raw_batch([0, 1], [BASE, BASE + 1], [b"x", None]), Pair())  # type: ignore[arg-type]
     assert pc.cast(rows.column("event_time"), pa.int64()).to_pylist() == [BASE - 5, None]
     assert pc.cast(rows.column("event_time_max"), pa.int64()).to_pylist() == [BASE + 5, None]
+
+
+def test_an_empty_end_does_not_leave_a_hole() -> None:
+    found = segments_of([raw_batch([0]), raw_batch([1]), raw_batch([])], OffsetRange(0, 0, 9), 1)
+    assert [(segment.since, segment.until) for segment, _ in found] == [(0, 1), (1, 9)]

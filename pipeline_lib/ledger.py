@@ -54,7 +54,8 @@ class Stage:
     """What a stage holds, and which offsets it has to hold.
 
     Args:
-        held: [first, next) offset per partition that it answers for; a partition that is absent has none.
+        held: [first, next) offset per partition that it answers for. Without an entry a partition is one that the stage
+            has yet to read, or for Kafka one of a former topic.
         gaps: offsets within that it recorded as lost before it could read them.
     """
 
@@ -139,8 +140,10 @@ def reconcile(kafka: Stage | None, landed: Stage | None, archived: Stage | None,
     A row agrees ("yes") if in every zone all stages that answer for its offsets have the same records, no stage has a
     record that it does not answer for, and no stage has one twice. A stage does not answer for what it has not read
     yet: if another has records there the row is "behind"; nor for what Kafka dropped before the stage could read it:
-    "gap", a loss, but one that is recorded. Kafka does not answer for what its retention removed: that agrees as long
-    as the others do. Of a compacted topic Kafka may hold fewer records than the others. Everything else is "no".
+    "gap", a loss, but one that is recorded. Kafka does not answer for what its retention removed, nor for a former
+    topic of the same name: that agrees as long as the others do. A Kafka that ends before what others read has lost
+    its end. Of a compacted topic each stage has what was there when it read: only more records in Kafka than in
+    another stage are a difference. Everything else is "no".
     """
     stages = {name: stage for name, stage in (("kafka", kafka), ("landed", landed), ("archived", archived)) if stage}
     borders = zone_borders(stages.values())
@@ -173,14 +176,16 @@ def _agrees(
     if any(cell.duplicates for _, cell in cells):
         return "no"
     states: set[Agrees] = {"yes"}
+    partition = cells[0][1].partition
     for zone in {cell.zone for _, cell in cells}:
-        partition = cells[0][1].partition
         first = [0, *borders.get(partition, [])][zone]
         tallies = {
             name: reduce(Tally.__add__, (c.tally for c in by_stage.get(name, []) if c.zone == zone), Tally())
             for name in stages
         }
         answers = {name: stage.answers_for(partition, first) for name, stage in stages.items()}
+        if "kafka" in stages and partition not in stages["kafka"].held:
+            answers["kafka"] = "expired"
         states.add(_zone_agrees(tallies, answers, compacted))
     worst: tuple[Agrees, ...] = ("no", "gap", "behind", "yes")
     return next(state for state in worst if state in states)
@@ -188,14 +193,16 @@ def _agrees(
 
 def _zone_agrees(tallies: Mapping[str, Tally], answers: Mapping[str, str], compacted: bool) -> Agrees:
     for name, answer in answers.items():
-        if answer != "held" and tallies[name].records and name != "kafka":
+        if answer != "held" and tallies[name].records:
             return "no"
+    if answers.get("kafka") == "behind" and any(tally.records for tally in tallies.values()):
+        return "no"
     holders = {name: tallies[name] for name, answer in answers.items() if answer == "held"}
-    if compacted and "kafka" in holders and len(holders) > 1:
-        fewer = holders.pop("kafka").records
-        if any(tally.records < fewer for tally in holders.values()):
+    if compacted:
+        in_kafka = holders.pop("kafka", Tally()).records
+        if any(tally.records < in_kafka for tally in holders.values()):
             return "no"
-    if len(set(holders.values())) > 1:
+    elif len(set(holders.values())) > 1:
         return "no"
     others = {answer for name, answer in answers.items() if name != "kafka"}
     return "gap" if "gap" in others else "behind" if "behind" in others else "yes"

@@ -46,7 +46,20 @@ def check_commits(texts: Sequence[str], newest: int | None) -> tuple[list[Archiv
             problems.append(Problem("commit chain", str(error)))
         except KeyError as error:
             problems.append(Problem("commit chain", f"a segment's partition {error} is in no range of its commit"))
+    problems += [
+        Problem(f"commit {commit.number}", f"gap [{gap.since}, {gap.until}) of partition {gap.partition} is no gap")
+        for commit in commits
+        for gap in commit.gaps
+        if not _is_gap(gap, commit)
+    ]
     return commits, problems
+
+
+def _is_gap(gap: OffsetRange, commit: ArchiveCommit) -> bool:
+    """Whether the offsets lie within what the commit covers, and in none of its segments."""
+    since, until = commit.covers.get(gap.partition, (0, 0))
+    own = (segment for segment in commit.segments if segment.partition == gap.partition)
+    return since <= gap.since < gap.until <= until and not any(s.since < gap.until and gap.since < s.until for s in own)
 
 
 def check_progress(commits: Iterable[ArchiveCommit], progress: Mapping[tuple[str, int], int]) -> Iterator[Problem]:

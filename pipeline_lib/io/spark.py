@@ -18,7 +18,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from pipeline_lib import errors
+from pipeline_lib import errors, log
 from pipeline_lib.errors import LodeError, LostRace, ServerUnavailable
 
 Session = SparkSession
@@ -40,8 +40,13 @@ def map_units(spark: SparkSession, work: Callable[[T], R], units: Sequence[T]) -
     """Runs `work` on every unit, one task each, and returns the results in order."""
     if not units:
         return []
+
+    def run(unit: T) -> R:
+        log.configure()  # a task's facts go to its executor's stderr
+        return work(unit)
+
     try:
-        return list(spark.sparkContext.parallelize(units, len(units)).map(work).collect())
+        return list(spark.sparkContext.parallelize(units, len(units)).map(run).collect())
     except (Py4JJavaError, PySparkException) as error:
         raise unwrapped(error) from None
 

@@ -129,10 +129,12 @@ def test_a_missing_topic_is_named(deployment: Deployment) -> None:
 
 
 def test_a_broker_that_is_down_at_the_start_is_named(deployment: Deployment) -> None:
-    silent = deployment.config.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1", "timeout_s": 3})
-    config = deployment.config.model_copy(update={"kafka": silent})
-    with pytest.raises(ServerUnavailable, match=r"127\.0\.0\.1:1"):
-        archive_topic(config, Topic(name="any", codec="raw"), Limits(), inline)
+    name = deployment.declare("down")
+    silent = '[kafka]\nbootstrap_servers = "127.0.0.1:1"\ntimeout_s = 3\n'
+    path = deployment.path.with_name("down.toml")
+    path.write_text(deployment.path.read_text() + silent)
+    done = replace(deployment, path=path).lode("archive", name, check=1)
+    assert "Kafka at 127.0.0.1:1" in done.stderr
 
 
 def test_s3_down_leaves_nothing_and_a_rerun_repairs(deployment: Deployment, kafka: Kafka) -> None:

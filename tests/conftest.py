@@ -40,3 +40,11 @@ def deployment(stack: Stack, tmp_path: Path) -> Deployment:
 def kafka(deployment: Deployment) -> Iterator[Kafka]:
     with Kafka(deployment.config.kafka) as kafka:
         yield kafka
+
+
+@pytest.fixture(scope="session")
+def e3() -> Path:
+    """Optimizely's published sample events."""
+    if not E3.is_dir():
+        pytest.skip(f"the E3 sample is not at {E3}; set LODE_E3 to its folder")
+    return E3

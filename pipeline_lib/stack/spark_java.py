@@ -33,12 +33,14 @@ def spark_java_home() -> Path:
     root = Path(os.environ.get("LODE_CACHE") or platformdirs.user_cache_dir("lode")).expanduser().resolve()
     launcher = root / "spark-java" / "bin" / "java"
     text = _LAUNCHER.format(java=home / "bin" / "java")
-    if not launcher.exists() or launcher.read_text() != text:
+    if not (launcher.parents[1] / "release").exists() or not launcher.exists() or launcher.read_text() != text:
         launcher.parent.mkdir(parents=True, exist_ok=True)
         half = launcher.with_name(f"java.{os.getpid()}")
         half.write_text(text)
         half.chmod(half.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
         half.replace(launcher)
+        # So that a job's own children, which inherit this JAVA_HOME, take it for the whole JDK that it stands for.
+        (launcher.parents[1] / "release").write_text('JAVA_VERSION="17"\nMODULES="jdk.incubator.vector"\n')
     return launcher.parents[1]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import cramjam
 import google_crc32c
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -398,7 +398,7 @@ def test_an_impossible_base_offset_is_refused(base: int) -> None:
         read(struct.pack(">q", base) + encode([Record(5, 1), Record(8, 1)])[8:])
 
 
-BOMBS = {
+BOMBS: dict[str, Callable[[int], bytes]] = {
     "gzip": lambda size: gzip.compress(bytes(size), 6),
     "lz4": lambda size: lz4.frame.compress(bytes(size)),
     "zstd": lambda size: bytes(cramjam.zstd.compress(bytes(size))),

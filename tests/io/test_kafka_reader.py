@@ -20,7 +20,7 @@ from pipeline_lib.progress import OffsetRange
 from pipeline_lib.record_batch import RAW_RECORD
 
 Row = tuple[object, ...]
-Headers = list[tuple[str, bytes | None]]
+Headers = list[tuple[str, str | bytes | None]]
 
 FETCH = 8 << 20
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
@@ -38,16 +38,17 @@ def topic_of(kafka: Kafka, **settings: str) -> Iterator[TopicInfo]:
     yield kafka.create_topic(f"reader-{uuid.uuid4().hex[:10]}", 1, wanted)
 
 
-def producer(kafka: Kafka, codec: str = "none", transactional: bool = False, **options: object) -> Producer:
+def producer(kafka: Kafka, codec: str = "none", transactional: bool = False, batch: int = 10_000) -> Producer:
     values: dict[str, object] = {
         "bootstrap.servers": kafka.settings.bootstrap_servers,
         "compression.type": codec,
         "message.max.bytes": 3_000_000,
         "linger.ms": 5,
+        "batch.num.messages": batch,
     }
     if transactional:
         values["transactional.id"] = f"reader-{uuid.uuid4().hex}"
-    made = Producer(values | options)
+    made = Producer(values)
     if transactional:
         made.init_transactions(30)
     return made
@@ -86,12 +87,13 @@ def oracle(kafka: Kafka, topic: str) -> list[Row]:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             for message in consumer.consume(1000, 0.1):
-                if message.error() is None:
+                error = message.error()
+                if error is None:
                     found.append(as_row(message))
-                elif message.error().code() == KafkaError._PARTITION_EOF:
+                elif error.code() == KafkaError._PARTITION_EOF:
                     return found
                 else:
-                    raise AssertionError(message.error())
+                    raise AssertionError(error)
         raise AssertionError("the oracle did not reach the end")
     finally:
         consumer.close()
@@ -128,7 +130,7 @@ def read_all(kafka: Kafka, info: TopicInfo, fetch_bytes: int = FETCH) -> list[Ro
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_reader_agrees_with_librdkafka(kafka: Kafka, codec: str, time_type: str) -> None:
     with topic_of(kafka, message_timestamp_type=time_type, max_message_bytes="3000000") as info:
-        plain = producer(kafka, codec, **{"batch.num.messages": 50})
+        plain = producer(kafka, codec, batch=50)
         one, two, last = (producer(kafka, codec, transactional=True) for _ in range(3))
         send(plain, info.name, 1, 300)
         one.begin_transaction()
@@ -157,7 +159,7 @@ def test_the_reader_agrees_with_librdkafka(kafka: Kafka, codec: str, time_type: 
         values = {row[4] for row in found} | {row[3] for row in found}
         assert {None, b"", b"big"} <= values
         assert {row[2] for row in found} == {int(time_type == "LogAppendTime")}
-        assert [header[0] for row in found for header in row[5] if len(row[5]) == 5][:5] == ["b", "a", "b", "b", ""]  # type: ignore[misc,attr-defined,arg-type]
+        assert [header[0] for row in found for header in row[5] if len(row[5]) == 5][:5] == ["b", "a", "b", "b", ""]  # type: ignore[attr-defined,arg-type]
 
         rng = random.Random(codec)
         for size in (1, 1 << 16, FETCH):  # the first is smaller than any batch

@@ -47,7 +47,9 @@ class Writer:
     def __init__(self, settings: KafkaSettings) -> None:
         self._timeout = settings.timeout_s
         self._failed: list[str] = []
-        self._producer = Producer(_producer_options(settings) | {"enable.idempotence": True, "partitioner": "murmur2_random"})
+        self._producer = Producer(
+            _producer_options(settings) | {"enable.idempotence": True, "partitioner": "murmur2_random"}
+        )
 
     def write(self, topic: str, key: bytes | None, value: bytes | None, timestamp: int) -> None:
         while True:

@@ -1,0 +1,1 @@
+"""Measurements, side by side with a limit, in one run: `make bench`."""

@@ -1,0 +1,157 @@
+"""Lode's speed on 1,000,000 records of 1 KB in 4 partitions, on real servers on this machine.
+
+Beside Lode stands, in the same run, what the client library alone can do: a confluent-kafka loop that drops what it
+reads, and one that writes without transactions. The broker shares the machine's cores with all of them, so only
+figures of one run can be compared.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+from confluent_kafka import Consumer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from pipeline_lib.archive_run import archive_topic
+from pipeline_lib.batches import Limits
+from pipeline_lib.config import Config, load_config
+from pipeline_lib.generate.settings import TrafficSettings
+from pipeline_lib.generate.traffic import generate
+from pipeline_lib.io.kafka import Kafka
+from pipeline_lib.io.kafka_produce import Writer
+from pipeline_lib.io.s3 import S3
+from pipeline_lib.io.spark import map_units, session
+from pipeline_lib.job import submit_command, submit_environment
+from pipeline_lib.landing_run import land_topic
+from pipeline_lib.replay_run import ReplayRequest, execute_replay, plan_replay
+from pipeline_lib.timespan import TimeSpan
+from pipeline_lib.topics import Topic
+
+RECORDS, SIZE, PARTITIONS = int(os.environ.get("BENCH_RECORDS", 1_000_000)), 1000, 4
+TOPIC = Topic(name="bench", codec="raw")
+ALL = TimeSpan.parse("2001-01-01", "2099-01-01")
+
+
+class Peak:
+    """The most memory (MB, resident) that this process and its children held while the block ran."""
+
+    def __enter__(self) -> "Peak":
+        self.mb, self._done = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._done.wait(0.2):
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    total += process.memory_info().rss
+            self.mb = max(self.mb, total / 1e6)
+
+
+def measured(table: Table, name: str, work: Callable[[], Any], records: int = RECORDS, size: int = SIZE) -> Any:
+    started = time.monotonic()
+    with Peak() as peak:
+        result = work()
+    seconds = time.monotonic() - started
+    rate = f"{records / seconds:,.0f}"
+    table.add_row(name, f"{seconds:.1f}", rate, f"{records * size / 1e6 / seconds:.0f}", f"{peak.mb:,.0f}")
+    return result
+
+
+def payload(number: int) -> bytes:
+    """1 KB that compresses about threefold, as JSON events do."""
+    return (b'{"id":%d,"noise":"' % number + os.urandom(SIZE // 6).hex().encode()).ljust(SIZE, b".")
+
+
+def write_topic(config: Config) -> None:
+    writer, base = Writer(config.kafka), int(time.time() * 1000)
+    values = [payload(i) for i in range(10_000)]
+    for i in range(RECORDS):
+        writer.write(TOPIC.name, b"key-%d" % i, values[i % len(values)], base + i // 1000)
+    writer.flush()
+
+
+def drop_topic(config: Config) -> None:
+    consumer = Consumer(
+        {"bootstrap.servers": config.kafka.bootstrap_servers, "group.id": "bench", "enable.auto.commit": False}
+    )
+    consumer.assign([TopicPartition(TOPIC.name, partition, 0) for partition in range(PARTITIONS)])
+    seen = 0
+    while seen < RECORDS:
+        seen += len(consumer.consume(10_000, 10))
+    consumer.close()
+
+
+def generated() -> int:
+    return sum(1 for _ in generate(TrafficSettings(visitors_per_day=4000, days=3)))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["LODE_STACK_HOME"] = folder
+        lode = [sys.executable, "-m", "pipeline_lib", "stack"]
+        try:
+            subprocess.run([*lode, "up", "kafka", "hdfs", "s3"], check=True, stdout=sys.stderr)
+            run(load_config(Path("conf/local.toml")))
+        finally:
+            subprocess.run([*lode, "down"], check=True)
+
+
+def run(config: Config) -> None:
+    table = Table(
+        title=f"{RECORDS:,} records of {SIZE} B, {PARTITIONS} partitions, {os.cpu_count()} cores with the servers"
+    )
+    for name in ("what", "s", "records/s", "MB/s", "peak MB"):
+        table.add_column(name, justify="left" if name == "what" else "right")
+    S3(config.s3).create_bucket()
+    started = time.monotonic()
+    count = generated()
+    generate_rate = count / (time.monotonic() - started)
+    with Kafka(config.kafka) as kafka:
+        kafka.create_topic(TOPIC.name, PARTITIONS, {"retention.ms": "-1"})
+        kafka.create_topic("bench-copy", PARTITIONS, {"retention.ms": "-1"})
+    measured(table, "limit: confluent-kafka writes, no transactions", lambda: write_topic(config))
+    measured(table, "limit: confluent-kafka reads and drops", lambda: drop_topic(config))
+    os.environ |= {name: value for name, value in submit_environment(config).items() if name != "PYTHONPATH"}
+    os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*submit_command(config, "kafka_to_s3.py", [])[1:-1], "pyspark-shell"])
+    started = time.monotonic()
+    spark = session("bench")
+    session_seconds = time.monotonic() - started
+    archived = measured(
+        table, "archive", lambda: archive_topic(config, TOPIC, Limits(), lambda w, u: map_units(spark, w, u))
+    )
+    landed = measured(table, "land (raw codec)", lambda: land_topic(config, TOPIC, Limits(), spark))
+    request = ReplayRequest(TOPIC.name, ALL, target="bench-copy")
+    plan, _ = plan_replay(config, request)
+    entry = measured(
+        table,
+        "replay to Kafka, with its verification",
+        lambda: execute_replay(config, request, plan.id, False, lambda w, u: map_units(spark, w, u)),
+    )
+    spark.stop()
+    console = Console()
+    console.print(table)
+    console.print(f"generate: {generate_rate:,.0f} records/s in one process (about 3.2 events and 2.5 kB a record)")
+    console.print(f"Spark session start, apart: {session_seconds:.1f} s")
+    console.print(f"stored: archive {archived.bytes / 1e6:,.0f} MB, landing {landed.bytes / 1e6:,.0f} MB")
+    console.print(f"replay: {entry['status']}, {entry['records']:,} records, {entry['missing']} missing")
+
+
+if __name__ == "__main__":
+    main()

@@ -35,7 +35,8 @@ def run(main: Callable[..., Any]) -> None:
     """Runs a job's main as a program and ends it with the exit code of the contract (errors.py)."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
-    run_app(app)
+    with open(os.environ[RESULT], "a") if RESULT in os.environ else nullcontext(sys.stdout) as sys.stdout:
+        run_app(app)
 
 
 def run_app(app: typer.Typer) -> None:
@@ -86,6 +87,7 @@ def _run(line: Sequence[str], environment: dict[str, str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result"
         own = {RESULT: str(result), "COLUMNS": str(shutil.get_terminal_size().columns)}
+        own |= {"FORCE_COLOR": "1"} if sys.stdout.isatty() else {}
         code = subprocess.run(line, env=environment | own, stdout=sys.stderr, check=False).returncode
         if result.exists():
             sys.stdout.write(result.read_text())
@@ -117,19 +119,13 @@ def submit_environment(config: Config) -> dict[str, str]:
 
 def print_result(values: dict[str, Any], as_json: bool) -> None:
     """The result on stdout: one JSON value, or a two-column table."""
+    if as_json:
+        print(json.dumps(values, default=str))
+        return
     table = Table(show_header=False)
     for name, value in values.items():
         table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
-    print_table(table, values, as_json)
-
-
-def print_table(table: Table, values: Any, as_json: bool) -> None:
-    """A result as a table of the caller's, or as one JSON value."""
-    with open(os.environ[RESULT], "a") if RESULT in os.environ else nullcontext(sys.stdout) as out:
-        if as_json:
-            print(json.dumps(values, default=str), file=out)
-        else:
-            Console(file=out).print(table)
+    Console().print(table)
 
 
 def gap_text(gaps: Sequence[OffsetRange]) -> str:

@@ -18,7 +18,7 @@ def print_ledger(ledger: Ledger) -> None:
     table.add_column("hour", no_wrap=True)
     if several:
         table.add_column("topic id", no_wrap=True)
-    for name in ("partition", *_COUNTS):
+    for name in ("parti-\ntion", "kafka", "landed", "quaran-\ntined", "archived", "dupli-\ncates", "late"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("agrees", no_wrap=True)
     before = None

@@ -1,7 +1,7 @@
 """Kafka -> S3: the archive's batch, from plan to commit."""
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline_lib.archive import ArchiveCommit, archive_path, chain_app_id, digest
@@ -76,7 +76,7 @@ def archive_topic(config: Config, topic: Topic, limits: Limits, run_units: Runne
             fact("written", stage="archive", topic=topic.name, run=run, segments=len(segments))
             _commit(table, ArchiveHeader(cluster, topic.name, info.topic_id, run), plan, segments)
             _add(report, plan, segments)
-            kafka.set_group_offsets(f"lode.archive.{topic.name}", topic.name, _ends(plan))
+            kafka.set_group_offsets(f"lode.archive.{topic.name}", topic.name, plan.ends)
             if plan.complete:
                 break
     return report
@@ -104,13 +104,9 @@ def _commit(table: ArchiveTable, header: ArchiveHeader, plan: BatchPlan, segment
         segments=tuple(segments),
         previous=digest(commits[-1]) if commits else "",
     )
-    moves = {app_id(header.topic_id, p): until for p, until in _ends(plan).items()} | {chain_app_id(): number}
+    moves = {app_id(header.topic_id, p): until for p, until in plan.ends.items()} | {chain_app_id(): number}
     table.commit(segments, commit.to_json(), moves)
     fact("committed", stage="archive", topic=header.topic, commit=number, records=sum(s.records for s in segments))
-
-
-def _ends(plan: BatchPlan) -> Mapping[int, int]:
-    return {partition: until for partition, (_, until) in plan.covers.items()}
 
 
 def _add(report: RunReport, plan: BatchPlan, segments: list[Segment]) -> None:

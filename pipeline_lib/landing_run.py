@@ -60,12 +60,11 @@ def land_topic(config: Config, topic: Topic, limits: Limits, spark: Session) -> 
                 for span in units(plan, config.batch.unit_records)
             ]
             rows = map_in_arrow(spark, todo, land_unit, schema)
-            ends = {partition: until for partition, (_, until) in plan.covers.items()}
-            moves = {app_id(info.topic_id, p): until for p, until in ends.items()}
+            moves = {app_id(info.topic_id, p): until for p, until in plan.ends.items()}
             committed = table.commit(rows, _metadata(kafka.cluster_id(), info, plan), moves)
             _add(report, plan, committed)
             fact("committed", stage="land", topic=topic.name, version=committed.version, **committed.rows_by_quality)
-            kafka.set_group_offsets(f"lode.land.{topic.name}", topic.name, ends)
+            kafka.set_group_offsets(f"lode.land.{topic.name}", topic.name, plan.ends)
             if plan.complete:
                 break
     return report

@@ -42,6 +42,11 @@ class BatchPlan:
             covered[part.partition] = (since, part.until)
         return covered
 
+    @property
+    def ends(self) -> dict[int, int]:
+        """The progress of each partition once the batch is committed."""
+        return {partition: until for partition, (_, until) in self.covers.items()}
+
 
 def app_id(topic_id: str, partition: int) -> str:
     """The name of the application transaction that holds a partition's progress."""

@@ -2,7 +2,7 @@
 
 A Delta commit here may carry several application transactions, one a Kafka partition. Spark's writer option takes one
 only, so `DeltaTarget.commit` goes through Delta's own OptimisticTransaction on the JVM: the interface that the writer
-itself uses, pinned with delta-spark's version and tried by tests/jobs on every run (docs/decisions/0004).
+itself uses, pinned with delta-spark's version and tried by tests/faults on every run (docs/decisions/0001).
 """
 
 import json

@@ -4,23 +4,25 @@ lode land events
 spark-submit ... jobs/kafka_to_hdfs.py events --until 2026-11-03
 """
 
-from typing import Annotated
-
-import typer
-
 from pipeline_lib.batches import Limits
 from pipeline_lib.config import load_config
 from pipeline_lib.errors import DataMissing
 from pipeline_lib.io.spark import session
-from pipeline_lib.job import AsJson, ConfigPath, TopicName, gap_text, print_result, run
+from pipeline_lib.job import (
+    AsJson,
+    ConfigPath,
+    MaxBytes,
+    MaxRecords,
+    Strict,
+    TopicName,
+    Until,
+    gap_text,
+    print_result,
+    run,
+)
 from pipeline_lib.landing_run import land_topic
 from pipeline_lib.timespan import parse_time
 from pipeline_lib.topics import load_topic
-
-Until = Annotated[str | None, typer.Option(help="Read records up to this time (exclusive); default: now.")]
-MaxRecords = Annotated[int | None, typer.Option(min=1, help="Offsets a batch.")]
-MaxBytes = Annotated[int | None, typer.Option(min=1, help="Bytes a batch, by the broker's average record size.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Fail where Kafka lost records, instead of recording the gap.")]
 
 
 def main(

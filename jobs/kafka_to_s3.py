@@ -4,13 +4,23 @@ lode archive events
 spark-submit ... jobs/kafka_to_s3.py events --until 2026-11-03
 """
 
-from jobs.kafka_to_hdfs import MaxBytes, MaxRecords, Strict, Until
 from pipeline_lib.archive_run import archive_topic
 from pipeline_lib.batches import Limits
 from pipeline_lib.config import load_config
 from pipeline_lib.errors import DataMissing
 from pipeline_lib.io.spark import map_units, session
-from pipeline_lib.job import AsJson, ConfigPath, TopicName, gap_text, print_result, run
+from pipeline_lib.job import (
+    AsJson,
+    ConfigPath,
+    MaxBytes,
+    MaxRecords,
+    Strict,
+    TopicName,
+    Until,
+    gap_text,
+    print_result,
+    run,
+)
 from pipeline_lib.timespan import parse_time
 from pipeline_lib.topics import load_topic
 

@@ -29,6 +29,10 @@ ROOT = Path(__file__).parents[1]
 TopicName = Annotated[str, typer.Argument(help="A topic that conf/topics declares.")]
 ConfigPath = Annotated[Path | None, typer.Option("--config", help="The deployment; default: conf/local.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value.")]
+Until = Annotated[str | None, typer.Option(help="Read records up to this time (exclusive); default: now.")]
+MaxRecords = Annotated[int | None, typer.Option(min=1, help="Offsets a batch.")]
+MaxBytes = Annotated[int | None, typer.Option(min=1, help="Bytes a batch, by the broker's average record size.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail where Kafka lost records, instead of recording the gap.")]
 
 
 def run(main: Callable[..., Any]) -> None:

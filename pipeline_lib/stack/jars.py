@@ -54,10 +54,14 @@ def read_lock() -> dict[str, dict[str, str]]:
     return locked
 
 
+def cache_root() -> Path:
+    """The user's cache of all that is fetched or made once: LODE_CACHE, else the system's place for caches."""
+    return Path(os.environ.get("LODE_CACHE") or platformdirs.user_cache_dir("lode")).expanduser().resolve()
+
+
 def cached_path(coordinate: str, sha256: str) -> Path:
     """Where the cache keeps this jar."""
-    root = os.environ.get("LODE_CACHE") or platformdirs.user_cache_dir("lode")
-    return Path(root).expanduser().resolve() / "jars" / sha256[:16] / _file_name(coordinate)
+    return cache_root() / "jars" / sha256[:16] / _file_name(coordinate)
 
 
 def base_url() -> str:

@@ -9,8 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-import platformdirs
-
+from pipeline_lib.stack.jars import cache_root
 from pipeline_lib.stack.java import java_home
 
 _LAUNCHER = """#!/bin/sh
@@ -30,8 +29,7 @@ def spark_java_home() -> Path:
     home = java_home()
     if (home / "jmods" / "jdk.incubator.vector.jmod").exists() or "jdk.incubator.vector" in _modules(home):
         return home
-    root = Path(os.environ.get("LODE_CACHE") or platformdirs.user_cache_dir("lode")).expanduser().resolve()
-    launcher = root / "spark-java" / "bin" / "java"
+    launcher = cache_root() / "spark-java" / "bin" / "java"
     text = _LAUNCHER.format(java=home / "bin" / "java")
     if not (launcher.parents[1] / "release").exists() or not launcher.exists() or launcher.read_text() != text:
         launcher.parent.mkdir(parents=True, exist_ok=True)

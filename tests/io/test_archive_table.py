@@ -295,13 +295,13 @@ def test_a_server_that_is_down_or_silent_is_told_in_time(settings: S3Settings, p
 
 
 def test_put_if_absent_has_one_winner(settings: S3Settings) -> None:
-    key, store = f"replays/{uuid.uuid4().hex}.json", S3(settings)
+    key, store = f"objects/{uuid.uuid4().hex}.json", S3(settings)
     won: list[bool] = []
     race([lambda n=n: won.append(S3(settings).put_if_absent(key, b"%d" % n)) for n in range(4)])  # type: ignore[misc]
     assert sorted(won) == [False, False, False, True]
     assert store.put_if_absent(key, b"late") is False
     assert store.get(key) in (b"0", b"1", b"2", b"3")
-    assert store.get("replays/none.json") is None
+    assert store.get("objects/none.json") is None
 
 
 def test_keys_are_below_the_prefix(settings: S3Settings) -> None:

@@ -21,18 +21,20 @@ from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from pipeline_lib.archive_run import archive_topic
-from pipeline_lib.batches import Limits
+from pipeline_lib.archive.run import archive_topic
+from pipeline_lib.batches.run import Limits
 from pipeline_lib.config import Config, load_config
 from pipeline_lib.generate.settings import TrafficSettings
 from pipeline_lib.generate.traffic import generate
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_produce import Writer
 from pipeline_lib.io.s3 import S3
-from pipeline_lib.io.spark import map_units, session
+from pipeline_lib.io.spark import session, spark_runner
 from pipeline_lib.job import submit_command, submit_environment
-from pipeline_lib.landing_run import land_topic
-from pipeline_lib.replay_run import ReplayRequest, execute_replay, plan_replay
+from pipeline_lib.landing.run import land_topic
+from pipeline_lib.replay.kafka import KafkaSink
+from pipeline_lib.replay.plan import ReplayRequest
+from pipeline_lib.replay.run import execute, plan
 from pipeline_lib.timespan import TimeSpan
 from pipeline_lib.topics import Topic
 
@@ -133,16 +135,15 @@ def run(config: Config) -> None:
     started = time.monotonic()
     spark = session("bench")
     session_seconds = time.monotonic() - started
-    archived = measured(
-        table, "archive", lambda: archive_topic(config, TOPIC, Limits(), lambda w, u: map_units(spark, w, u))
-    )
+    archived = measured(table, "archive", lambda: archive_topic(config, TOPIC, Limits(), spark_runner("bench")))
     landed = measured(table, "land (raw codec)", lambda: land_topic(config, TOPIC, Limits(), spark))
-    request = ReplayRequest(TOPIC.name, ALL, target="bench-copy")
-    plan, _ = plan_replay(config, request)
+    request = ReplayRequest(TOPIC.name, ALL)
+    sink = KafkaSink(config, spark_runner("bench"), "bench-copy")
+    digest = plan(config, request, sink).id
     entry = measured(
         table,
         "replay to Kafka, with its verification",
-        lambda: execute_replay(config, request, plan.id, False, lambda w, u: map_units(spark, w, u)),
+        lambda: execute(config, request, sink, digest, skip_corrupt=False),
     )
     spark.stop()
     console = Console()

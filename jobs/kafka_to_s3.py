@@ -4,23 +4,12 @@ lode archive events
 spark-submit ... jobs/kafka_to_s3.py events --until 2026-11-03
 """
 
-from pipeline_lib.archive_run import archive_topic
-from pipeline_lib.batches import Limits
+from pipeline_lib.archive.run import archive_topic
+from pipeline_lib.batches.run import Limits
 from pipeline_lib.config import load_config
-from pipeline_lib.errors import DataMissing
-from pipeline_lib.io.spark import map_units, session
-from pipeline_lib.job import (
-    AsJson,
-    ConfigPath,
-    MaxBytes,
-    MaxRecords,
-    Strict,
-    TopicName,
-    Until,
-    gap_text,
-    print_result,
-    run,
-)
+from pipeline_lib.io.spark import spark_runner
+from pipeline_lib.job import AsJson, ConfigPath, MaxBytes, MaxRecords, Strict, TopicName, Until, run
+from pipeline_lib.output import print_result
 from pipeline_lib.timespan import parse_time
 from pipeline_lib.topics import load_topic
 
@@ -38,12 +27,9 @@ def main(
     deployment = load_config(config)
     declared = load_topic(deployment.topics, topic)
     limits = Limits(parse_time(until) if until else None, max_records, max_bytes, strict)
-    spark = session(f"lode archive {topic}")
-    report = archive_topic(deployment, declared, limits, lambda work, units: map_units(spark, work, units))
-    values = {name: value for name, value in vars(report).items() if name not in ("events", "quarantined")}
-    print_result(values | {"gaps": gap_text(report.gaps)}, as_json)
-    if report.gaps:
-        raise DataMissing(f"{topic}: Kafka no longer had offsets of {gap_text(report.gaps)}")
+    report = archive_topic(deployment, declared, limits, spark_runner(f"lode archive {topic}"))
+    print_result(report.as_dict(), as_json)
+    report.check_gaps()
 
 
 if __name__ == "__main__":

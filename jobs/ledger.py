@@ -11,11 +11,12 @@ import typer
 
 from pipeline_lib.config import load_config
 from pipeline_lib.errors import VerificationFailed
-from pipeline_lib.io.spark import map_units, session
-from pipeline_lib.job import AsJson, ConfigPath, TopicName, print_result, run
-from pipeline_lib.ledger import totals
-from pipeline_lib.ledger_print import print_ledger
-from pipeline_lib.ledger_run import read_ledger
+from pipeline_lib.io.spark import session, spark_runner
+from pipeline_lib.job import AsJson, ConfigPath, TopicName, run
+from pipeline_lib.ledger.reconcile import totals
+from pipeline_lib.ledger.run import read_ledger
+from pipeline_lib.ledger.table import print_ledger
+from pipeline_lib.output import print_result
 from pipeline_lib.timespan import parse_time
 from pipeline_lib.topics import load_topic
 
@@ -30,10 +31,8 @@ def main(
     deployment = load_config(config)
     load_topic(deployment.topics, topic)
     since_ms, until_ms = (int(parse_time(text).timestamp() * 1000) if text else None for text in (since, until))
-    spark = session(f"lode ledger {topic}")
-    ledger = read_ledger(
-        deployment, topic, since_ms, until_ms, spark, lambda work, units: map_units(spark, work, units)
-    )
+    name = f"lode ledger {topic}"
+    ledger = read_ledger(deployment, topic, since_ms, until_ms, session(name), spark_runner(name))
     if as_json:
         print_result(asdict(ledger) | {"totals": asdict(totals(ledger.rows))}, as_json)
     else:

@@ -12,8 +12,8 @@ import typer
 
 from pipeline_lib.config import load_config
 from pipeline_lib.io.spark import session
-from pipeline_lib.job import AsJson, ConfigPath, TopicName, print_result, run
-from pipeline_lib.report import print_rows
+from pipeline_lib.job import AsJson, ConfigPath, TopicName, run
+from pipeline_lib.output import print_result, print_rows
 from pipeline_lib.topics import load_topic
 from pipeline_lib.vacuum import age_text, vacuum_archive, vacuum_events
 

@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
+from pipeline_lib.archive.verify_run import verify_archive
 from pipeline_lib.config import load_config
 from pipeline_lib.errors import VerificationFailed
-from pipeline_lib.io.spark import map_units, session
-from pipeline_lib.job import AsJson, ConfigPath, TopicName, print_result, run
-from pipeline_lib.report import print_rows
+from pipeline_lib.io.spark import spark_runner
+from pipeline_lib.job import AsJson, ConfigPath, TopicName, run
+from pipeline_lib.output import print_result, print_rows
 from pipeline_lib.topics import load_topic
-from pipeline_lib.verify_run import verify_archive
 
 Sample = Annotated[float, typer.Option(min=0, max=1, help="Share of the segments to read; listed are always all.")]
 
@@ -24,8 +24,7 @@ def main(topic: TopicName, sample: Sample = 1.0, config: ConfigPath = None, as_j
     """Verify a topic's archive: commits, objects, bytes, records, and Kafka as far as it still has them."""
     deployment = load_config(config)
     load_topic(deployment.topics, topic)
-    spark = session(f"lode verify archive {topic}")
-    report = verify_archive(deployment, topic, sample, lambda work, units: map_units(spark, work, units))
+    report = verify_archive(deployment, topic, sample, spark_runner(f"lode verify archive {topic}"))
     values = asdict(report)
     if as_json:
         print_result(values, as_json)

@@ -1,7 +1,6 @@
 """What every job shares: its options, how it ends, and the spark-submit line that starts it."""
 
 import inspect
-import json
 import os
 import shlex
 import shutil
@@ -14,13 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from pipeline_lib import log
 from pipeline_lib.config import Config, load_config
 from pipeline_lib.errors import LodeError
-from pipeline_lib.progress import OffsetRange
 from pipeline_lib.stack.jars import fetch
 from pipeline_lib.stack.spark_java import spark_java_home
 
@@ -119,18 +115,3 @@ def submit_environment(config: Config) -> dict[str, str]:
     own = {"JAVA_HOME": str(spark_java_home()), "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": path}
     local = {"SPARK_LOCAL_IP": "127.0.0.1"} if config.spark.master.startswith("local") else {}
     return {**os.environ, **own, **local}
-
-
-def print_result(values: dict[str, Any], as_json: bool) -> None:
-    """The result on stdout: one JSON value, or a two-column table."""
-    if as_json:
-        print(json.dumps(values, default=str))
-        return
-    table = Table(show_header=False)
-    for name, value in values.items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
-    Console().print(table)
-
-
-def gap_text(gaps: Sequence[OffsetRange]) -> str:
-    return ", ".join(f"partition {gap.partition}: [{gap.since}, {gap.until})" for gap in gaps)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pipeline_lib.archive_log import LOG, find_archive, kafka_if_up, read_log
+from pipeline_lib.archive.log import LOG, find_archive, kafka_if_up, read_log
 from pipeline_lib.config import Config
 from pipeline_lib.datasets import events_path
 from pipeline_lib.errors import VerificationFailed

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from confluent_kafka import Producer
 
-from pipeline_lib.archive_run import archive_topic
-from pipeline_lib.batches import Limits, RunReport
+from pipeline_lib.archive.run import archive_topic
+from pipeline_lib.batches.run import Limits, RunReport
 from pipeline_lib.config import Config
 from pipeline_lib.topics import load_topic
 

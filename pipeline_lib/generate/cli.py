@@ -14,7 +14,8 @@ from pipeline_lib.generate.traffic import generate
 from pipeline_lib.generate.truth import Truth
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_produce import Writer
-from pipeline_lib.job import AsJson, ConfigPath, TopicName, print_result
+from pipeline_lib.job import AsJson, ConfigPath, TopicName
+from pipeline_lib.output import print_result
 from pipeline_lib.topics import load_topic
 
 Share = Annotated[float, typer.Option(min=0, max=1)]

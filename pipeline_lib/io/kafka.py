@@ -1,45 +1,21 @@
-"""Kafka, for reading and for administration, through kafka-python.
-
-Its protocol layer brings leader look-up, TLS, SASL and API versions; whole record batches are fetched as bytes and
-decoded in bulk by record_batch. Fetches name the topic by its id: a topic that was deleted and made again under the
-same name is another topic, and is never mixed with the first.
-"""
+"""Kafka, for reading and for administration, through kafka-python."""
 
 import time
-import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 from kafka import KafkaAdminClient, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic, OffsetSpec
-from kafka.protocol.consumer import FetchRequest, IsolationLevel
+from kafka.protocol.consumer import IsolationLevel
 from kafka.structs import OffsetAndMetadata
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.config import KafkaSettings
-from pipeline_lib.errors import ConfigError, LodeError, ServerUnavailable
-from pipeline_lib.progress import OffsetRange
-from pipeline_lib.record_batch import Batch, decode, drop_uncommitted, split
-
-
-@dataclass(frozen=True)
-class TopicInfo:
-    name: str
-    topic_id: str
-    leaders: Mapping[int, int]  # partition -> broker
-
-    @property
-    def partitions(self) -> list[int]:
-        return sorted(self.leaders)
-
-
-@dataclass(frozen=True)
-class _Fetched:
-    next_offset: int  # -1: the response held no complete batch
-    committed: list[Batch]
+from pipeline_lib.errors import ConfigError, ServerUnavailable
+from pipeline_lib.io.kafka_fetch import Fetcher, TopicInfo
 
 
 class Kafka:
@@ -88,9 +64,12 @@ class Kafka:
         found = self._call("list_partition_offsets", wanted, isolation_level=IsolationLevel.READ_COMMITTED)
         return {tp.partition: answer.offset for tp, answer in found.items()}
 
-    def average_record_bytes(self, info: TopicInfo) -> float:
-        """Bytes on the broker's disk per offset, over the whole topic; 1 KiB where it is empty."""
-        bounds = self.offsets(info)
+    def average_record_bytes(self, info: TopicInfo, bounds: Mapping[int, tuple[int, int]]) -> float:
+        """Bytes on the broker's disk per offset, over the whole topic; 1 KiB where it is empty.
+
+        Args:
+            bounds: the answer of `offsets`.
+        """
         count = sum(end - start for start, end in bounds.values())
         sizes: dict[int, int] = {}
         directories = [entry for broker in self._call("describe_log_dirs") for entry in broker["log_dirs"]]
@@ -148,72 +127,7 @@ class Kafka:
             LodeError: offsets of the range expired or the topic was deleted while it was read.
             ServerUnavailable: no progress for the time-out.
         """
-        at = span.since
-        deadline = time.monotonic() + self.settings.timeout_s
-        while at < span.until:
-            fetched = self._fetch(info, span.partition, at, fetch_bytes, deadline)
-            if fetched.next_offset <= at:
-                self._check_deadline(deadline, f"{info.name}-{span.partition}: nothing to read at offset {at}")
-                continue
-            wanted = [b for b in fetched.committed if b.next_offset > at and b.base_offset < span.until]
-            yield from decode(wanted, at, span.until)
-            at = fetched.next_offset
-            deadline = time.monotonic() + self.settings.timeout_s  # now: what the caller took is not the broker's time
-
-    def _fetch(self, info: TopicInfo, partition: int, at: int, size: int, deadline: float) -> "_Fetched":
-        leader = info.leaders[partition]
-        while True:
-            try:
-                return self._fetch_once(info, partition, leader, at, size)
-            except kafka_errors.OffsetOutOfRangeError:
-                raise LodeError(
-                    f"{info.name}-{partition}: offset {at} expired while it was being read; run again: the next run "
-                    "records the gap"
-                ) from None
-            except (kafka_errors.UnknownTopicIdError, kafka_errors.InconsistentTopicIdError):
-                raise LodeError(
-                    f"{info.name}: the topic with id {info.topic_id} was deleted while it was read"
-                ) from None
-            except kafka_errors.KafkaError as error:
-                self._check_deadline(deadline, f"{info.name}-{partition} at {at}: {type(error).__name__}: {error}")
-                time.sleep(0.2)
-                leader = self._leader(info.name, partition, leader)
-
-    def _fetch_once(self, info: TopicInfo, partition: int, leader: int, at: int, size: int) -> "_Fetched":
-        wanted = FetchRequest.FetchTopic.FetchPartition(partition=partition, fetch_offset=at, partition_max_bytes=size)
-        request = FetchRequest(
-            max_wait_ms=500,
-            min_bytes=1,
-            max_bytes=size,
-            isolation_level=1,
-            topics=[FetchRequest.FetchTopic(topic=info.name, topic_id=uuid.UUID(info.topic_id), partitions=[wanted])],
-            forgotten_topics_data=[],
-            min_version=13,  # the first that names the topic by its id
-        )
-        answer = self._admin._manager.run(self._send, request, leader)
-        _raise_for(answer.error_code)
-        part = answer.responses[0].partitions[0]
-        _raise_for(part.error_code)
-        batches = split(part.records or b"")
-        aborted = [(entry.producer_id, entry.first_offset) for entry in part.aborted_transactions or ()]
-        return _Fetched(batches[-1].next_offset if batches else -1, drop_uncommitted(batches, aborted))
-
-    async def _send(self, request: Any, broker: int) -> Any:
-        return await self._admin._manager.send(request, node_id=broker)
-
-    def _leader(self, topic: str, partition: int, before: int) -> int:
-        try:
-            (found,) = self._admin.describe_topics([topic])
-        except kafka_errors.KafkaError:
-            return before
-        leaders = {part["partition_index"]: part["leader_id"] for part in found["partitions"]}
-        return int(leaders.get(partition, before))
-
-    def _check_deadline(self, deadline: float, what: str) -> None:
-        if time.monotonic() > deadline:
-            raise ServerUnavailable(
-                f"Kafka at {self.settings.bootstrap_servers}: no progress for {self.settings.timeout_s} s: {what}"
-            )
+        return Fetcher(self._admin, self.settings, info, span.partition, fetch_bytes).read(span)
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """An administrative request; errors that pass by themselves (an election, a coordinator that loads) are
@@ -228,11 +142,6 @@ class Kafka:
             return retrying(getattr(self._admin, method), *args, **kwargs)
         except kafka_errors.KafkaError as error:
             raise _unavailable(self.settings, error) from error
-
-
-def _raise_for(code: int) -> None:
-    if code:
-        raise kafka_errors.for_code(code)()
 
 
 def _unavailable(settings: KafkaSettings, error: Exception) -> ServerUnavailable:

@@ -51,6 +51,11 @@ def map_units(spark: SparkSession, work: Callable[[T], R], units: Sequence[T]) -
         raise unwrapped(error) from None
 
 
+def spark_runner(name: str) -> Callable[[Callable[[T], R], Sequence[T]], list[R]]:
+    """What runs units of work as Spark tasks; its session is started by the first of them."""
+    return lambda work, units: map_units(session(name), work, units)
+
+
 def unwrapped(error: Exception) -> LodeError:
     """The error of a failed task in its own words: Spark wraps it in a Java stack trace."""
     text = str(getattr(error, "java_exception", None) or error)

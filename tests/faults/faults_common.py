@@ -11,13 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from confluent_kafka import Producer
 
-from pipeline_lib.archive import archive_path
+from pipeline_lib.archive.commits import archive_path
+from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.config import Config
-from pipeline_lib.io.kafka import Kafka, TopicInfo
-from pipeline_lib.io.s3 import S3, ArchiveTable
+from pipeline_lib.io.archive_table import ArchiveTable
+from pipeline_lib.io.kafka import Kafka
+from pipeline_lib.io.kafka_fetch import TopicInfo
+from pipeline_lib.io.s3 import S3
 from pipeline_lib.job import submit_command, submit_environment
-from pipeline_lib.progress import OffsetRange
-from pipeline_lib.record_batch import RAW_RECORD
+from pipeline_lib.records.batch import RAW_RECORD
 
 Row = dict[str, Any]
 

@@ -9,13 +9,13 @@ from deployments import Deployment
 from fault_proxy import FaultProxy
 from faults_common import assert_archived, in_archive, inline, kill, produce, start
 
-from pipeline_lib.archive import archive_path
-from pipeline_lib.archive_run import archive_topic
-from pipeline_lib.batches import Limits
+from pipeline_lib.archive.commits import archive_path
+from pipeline_lib.archive.run import archive_topic
+from pipeline_lib.batches.run import Limits
 from pipeline_lib.config import load_config
 from pipeline_lib.errors import ConfigError, LodeError, LostRace, ServerUnavailable
+from pipeline_lib.io.archive_table import ArchiveTable
 from pipeline_lib.io.kafka import Kafka
-from pipeline_lib.io.s3 import ArchiveTable
 from pipeline_lib.topics import Topic
 
 STEPS = {
@@ -51,7 +51,7 @@ def test_killed_at_a_step_a_rerun_gives_the_exact_set(
     committed = bool(in_archive(deployment.config, kafka.cluster_id(), topic))
     assert committed == (step == "after the commit"), "visible exactly when it was committed"
     report = archive_topic(deployment.config, Topic(name=topic, codec="raw"), Limits(), inline)
-    assert report.records == (0 if committed else 5000)
+    assert report.rows["records"] == (0 if committed else 5000)
     assert_archived(deployment.config, kafka, topic)
 
 
@@ -63,7 +63,7 @@ def test_two_at_once_one_commits_and_the_other_ends_with_11(deployment: Deployme
 
     def overtaken(work, units):  # type: ignore[no-untyped-def]
         segments = inline(work, units)
-        assert archive_topic(deployment.config, topic, Limits(), inline).records == 1000
+        assert archive_topic(deployment.config, topic, Limits(), inline).rows["records"] == 1000
         return segments
 
     with pytest.raises(LostRace) as lost:
@@ -87,7 +87,7 @@ def test_a_gap_is_recorded_and_later_runs_go_on(deployment: Deployment, kafka: K
     assert "[100, 150)" in done.stderr
     produce(deployment.config, name, 10, partitions=1, start=200)
     report = archive_topic(deployment.config, topic, Limits(), inline)
-    assert (report.records, report.gaps) == (10, [])
+    assert (report.rows["records"], report.gaps) == (10, [])
 
 
 def test_a_recreated_topic_is_another_and_added_partitions_are_read(deployment: Deployment, kafka: Kafka) -> None:
@@ -116,7 +116,7 @@ def test_limits_catch_up_batch_by_batch(deployment: Deployment, kafka: Kafka) ->
     kafka.create_topic(name, 2)
     produce(deployment.config, name, 1000)
     report = archive_topic(deployment.config, Topic(name=name, codec="raw"), Limits(max_records=300), inline)
-    assert (report.batches, report.records) == (4, 1000)
+    assert (report.batches, report.rows["records"]) == (4, 1000)
     table = ArchiveTable(deployment.config.s3, archive_path(kafka.cluster_id(), name))
     assert len(table.commits()) == 4
     assert_archived(deployment.config, kafka, name)

@@ -11,14 +11,14 @@ from deployments import Deployment
 from fault_proxy import FaultProxy
 from faults_common import kill, start
 
-from pipeline_lib.batches import Limits
+from pipeline_lib.batches.run import Limits
 from pipeline_lib.config import load_config
 from pipeline_lib.datasets import events_path
 from pipeline_lib.errors import LodeError, LostRace
 from pipeline_lib.io import spark as spark_io
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.spark import Session
-from pipeline_lib.landing_run import land_topic
+from pipeline_lib.landing.run import land_topic
 from pipeline_lib.topics import Topic
 
 TOML = 'codec = "json"\nid_field = "id"\n[event_time]\nfield = "at"\n[fields]\nid = "bigint"\nat = "bigint"'
@@ -134,7 +134,7 @@ def test_progress_outlives_log_clean_up(deployment: Deployment, kafka: Kafka, sp
         assert files.delete(spark._jvm.org.apache.hadoop.fs.Path(folder, old), False)  # type: ignore[union-attr]
     spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
     produce(deployment, name, range(100, 150))
-    assert land_topic(deployment.config, declared(name), Limits(), spark).events == 50
+    assert land_topic(deployment.config, declared(name), Limits(), spark).rows["events"] == 50
     assert landed(spark, deployment, name) == expected(range(150))
 
 
@@ -153,7 +153,7 @@ def test_the_published_events_land_whole(
         producer.poll(0)
     assert producer.flush(60) == 0
     report = land_topic(deployment.config, Topic(name=name, codec="optimizely-event-batch"), Limits(), spark)
-    assert (report.events, report.quarantined) == rows
+    assert (report.rows["events"], report.rows["quarantined"]) == rows
     table = spark.read.format("delta").load(events_path(deployment.config.hdfs, name))
     events = table.where("quality = 'ok'").dropDuplicates(["uuid"]).groupBy("event_type").count().collect()
     bots = 20 if rows[1] else 0

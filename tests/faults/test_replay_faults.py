@@ -11,13 +11,16 @@ from confluent_kafka import Producer
 from deployments import Deployment
 from faults_common import in_kafka, inline, kill, produce, start
 
-from pipeline_lib.archive import archive_path
-from pipeline_lib.archive_run import archive_topic
-from pipeline_lib.batches import Limits
+from pipeline_lib.archive.commits import archive_path
+from pipeline_lib.archive.run import archive_topic
+from pipeline_lib.batches.run import Limits
 from pipeline_lib.errors import ConfigError, LostRace, TargetRefuses, VerificationFailed
+from pipeline_lib.io.archive_table import ArchiveTable
 from pipeline_lib.io.kafka import Kafka
-from pipeline_lib.io.s3 import S3, ArchiveTable
-from pipeline_lib.replay_run import ReplayRequest, execute_replay, plan_replay
+from pipeline_lib.io.s3 import S3
+from pipeline_lib.replay.kafka import KafkaSink
+from pipeline_lib.replay.plan import ReplayPlan, ReplayRequest
+from pipeline_lib.replay.run import execute, plan
 from pipeline_lib.timespan import TimeSpan
 from pipeline_lib.topics import Topic
 
@@ -45,6 +48,11 @@ def contents(kafka: Kafka, topic: str) -> dict[int, list[dict[str, object]]]:
     return {p: table.drop_columns(["offset"]).to_pylist() for p, table in tables.items()}
 
 
+def planned(request: ReplayRequest, sink: KafkaSink) -> tuple[ReplayPlan, list[str]]:
+    made = plan(sink.config, request, sink)
+    return made, sink.problems(made)
+
+
 def test_every_kind_of_record_comes_back_byte_for_byte(deployment: Deployment, kafka: Kafka) -> None:
     name = deployment.declare("kinds")
     kafka.create_topic(name, 1, {"retention.ms": "-1", "max.message.bytes": "3000000"})
@@ -70,15 +78,15 @@ def test_every_kind_of_record_comes_back_byte_for_byte(deployment: Deployment, k
         assert time.monotonic() < deadline
     archive_topic(deployment.config, Topic(name=name, codec="raw"), Limits(), inline)
     copy = empty_copy(kafka, name, 1, max_message_bytes="3000000")
-    request = ReplayRequest(name, ALL, target=copy)
-    plan, problems = plan_replay(deployment.config, request)
+    request, sink = ReplayRequest(name, ALL), KafkaSink(deployment.config, inline, copy)
+    plan, problems = planned(request, sink)
     assert (plan.most_records, problems) == (len(kinds), [])
-    entry = execute_replay(deployment.config, request, plan.id, False, inline)
+    entry = execute(deployment.config, request, sink, plan.id, False)
     assert (entry["status"], entry["records"], entry["foreign"]) == ("done", len(kinds), 0)
     assert contents(kafka, copy) == contents(kafka, name)
     found = [(row["key"], row["value"]) for row in contents(kafka, copy)[0]]
     assert found == [(key, value) for key, value, _ in kinds]
-    again = execute_replay(deployment.config, request, plan.id, False, inline)
+    again = execute(deployment.config, request, sink, plan.id, False)
     assert again["finished"] == entry["finished"], "executed twice is one replay"
     assert len(contents(kafka, copy)[0]) == len(kinds)
 
@@ -89,7 +97,7 @@ def test_a_million_records_killed_and_resumed_are_equal_in_order(
     name = archived(deployment, kafka, 1_000_000, partitions=4)
     copy = empty_copy(kafka, name, 4)
     span = ["--since", "2001-01-01", "--until", "2099-01-01", "--to", copy]
-    plan, _ = plan_replay(deployment.config, ReplayRequest(name, ALL, target=copy))
+    plan, _ = planned(ReplayRequest(name, ALL), KafkaSink(deployment.config, inline, copy))
     arguments = ["s3_to_kafka.py", name, *span, "--execute", plan.id]
     for kill_at in (1, 4):  # transactions: in the middle of the first partitions, then further on
         log = tmp_path / f"{kill_at}.log"
@@ -112,14 +120,14 @@ def test_a_million_records_killed_and_resumed_are_equal_in_order(
 def test_two_runs_of_one_replay_write_each_record_once(deployment: Deployment, kafka: Kafka) -> None:
     name = archived(deployment, kafka, 3000)
     copy = empty_copy(kafka, name)
-    request = ReplayRequest(name, ALL, target=copy)
-    plan, _ = plan_replay(deployment.config, request)
+    request, sink = ReplayRequest(name, ALL), KafkaSink(deployment.config, inline, copy)
+    plan, _ = planned(request, sink)
 
     def overtaken(work, units):  # type: ignore[no-untyped-def]
-        execute_replay(deployment.config, request, plan.id, False, inline)
+        execute(deployment.config, request, sink, plan.id, False)
         return inline(work, units)
 
-    execute_replay(deployment.config, request, plan.id, False, overtaken)
+    execute(deployment.config, request, replace(sink, run_units=overtaken), plan.id, False)
     assert contents(kafka, copy) == contents(kafka, name)
 
 
@@ -159,19 +167,20 @@ def test_a_target_that_would_lose_or_change_records_is_refused(
     archive_topic(deployment.config, Topic(name=name, codec="raw"), Limits(), inline)
     target = f"{name}-target"
     kafka.create_topic(target, 1, {"retention.ms": "-1"} | settings)
-    request = ReplayRequest(name, ALL, target=target)
-    plan, problems = plan_replay(deployment.config, request)
+    request, sink = ReplayRequest(name, ALL), KafkaSink(deployment.config, inline, target)
+    plan, problems = planned(request, sink)
     assert len(problems) == 1
     assert says in problems[0]
     with pytest.raises(TargetRefuses, match=says.split("=")[0]) as refused:
-        execute_replay(deployment.config, request, plan.id, False, inline)
+        execute(deployment.config, request, sink, plan.id, False)
     assert refused.value.exit_code == 13
     assert contents(kafka, target) == {0: []}
 
 
 def test_too_few_partitions_are_refused(deployment: Deployment, kafka: Kafka) -> None:
     name = archived(deployment, kafka, 10)
-    _, problems = plan_replay(deployment.config, ReplayRequest(name, ALL, target=empty_copy(kafka, name, 1)))
+    sink = KafkaSink(deployment.config, inline, empty_copy(kafka, name, 1))
+    _, problems = planned(ReplayRequest(name, ALL), sink)
     assert problems == [f"{name}-copy has no partition [1]: add partitions, or choose with --partition"]
 
 
@@ -184,10 +193,10 @@ def test_timestamps_now_keep_the_original_in_a_header(deployment: Deployment, ka
     archive_topic(deployment.config, Topic(name=name, codec="raw"), Limits(), inline)
     target = f"{name}-target"
     kafka.create_topic(target, 1, {"retention.ms": "3600000"})
-    request = ReplayRequest(name, ALL, target=target, timestamps="now")
-    plan, problems = plan_replay(deployment.config, request)
+    request, sink = ReplayRequest(name, ALL), KafkaSink(deployment.config, inline, target, timestamps="now")
+    plan, problems = planned(request, sink)
     assert problems == []
-    assert execute_replay(deployment.config, request, plan.id, False, inline)["status"] == "done"
+    assert execute(deployment.config, request, sink, plan.id, False)["status"] == "done"
     (row,) = contents(kafka, target)[0]
     assert row["headers"] == [{"key": "a", "value": b"1"}, {"key": "lode.timestamp", "value": b"1000000000000"}]
     assert row["timestamp"] > datetime.now(UTC) - timedelta(minutes=5)  # type: ignore[operator]
@@ -202,13 +211,13 @@ def test_nothing_of_a_corrupt_segment_is_written(deployment: Deployment, kafka: 
     data = bytearray(store.get(key) or b"")
     data[len(data) // 2] ^= 1
     store.put(key, bytes(data))
-    request = ReplayRequest(name, ALL, target=copy)
-    plan, _ = plan_replay(deployment.config, request)
+    request, sink = ReplayRequest(name, ALL), KafkaSink(deployment.config, inline, copy)
+    plan, _ = planned(request, sink)
     with pytest.raises(VerificationFailed, match="corrupt"):
-        execute_replay(deployment.config, request, plan.id, False, inline)
+        execute(deployment.config, request, sink, plan.id, False)
     corrupt = next(segment.partition for segment in plan.segments if segment.path in key)
     assert contents(kafka, copy)[corrupt] == []
-    entry = execute_replay(deployment.config, request, plan.id, True, inline)
+    entry = execute(deployment.config, request, sink, plan.id, True)
     assert (entry["status"], entry["records"], len(entry["corrupt"])) == ("done", 50, 1)
     assert contents(kafka, copy)[corrupt] == []
     assert contents(kafka, copy)[1 - corrupt] == contents(kafka, name)[1 - corrupt]
@@ -228,27 +237,30 @@ def test_late_records_are_found_by_event_time_in_any_segment(deployment: Deploym
     producer.flush(30)
     archive_topic(deployment.config, json_topic, Limits(), inline)
     copy = empty_copy(kafka, name, 1)
-    request = ReplayRequest(name, TimeSpan(day, day + DAY), by="event_time", target=copy)
-    plan, problems = plan_replay(deployment.config, request)
+    request, sink = (
+        ReplayRequest(name, TimeSpan(day, day + DAY), by="event_time"),
+        KafkaSink(deployment.config, inline, copy),
+    )
+    plan, problems = planned(request, sink)
     assert (plan.exact, problems) == (False, [])
-    assert execute_replay(deployment.config, request, plan.id, False, inline)["records"] == 1
+    assert execute(deployment.config, request, sink, plan.id, False)["records"] == 1
     assert len(contents(kafka, copy)[0]) == 1
 
 
 def test_a_changed_plan_and_a_recreated_target_are_refused(deployment: Deployment, kafka: Kafka) -> None:
     name = archived(deployment, kafka, 10)
     copy = empty_copy(kafka, name)
-    request = ReplayRequest(name, ALL, target=copy)
-    plan, _ = plan_replay(deployment.config, request)
+    request, sink = ReplayRequest(name, ALL), KafkaSink(deployment.config, inline, copy)
+    plan, _ = planned(request, sink)
     with pytest.raises(ConfigError, match="look at it again"):
-        execute_replay(deployment.config, replace(request, partitions=(0,)), plan.id, False, inline)
+        execute(deployment.config, replace(request, partitions=(0,)), sink, plan.id, False)
 
     def gone(work, units):  # type: ignore[no-untyped-def]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        execute_replay(deployment.config, request, plan.id, False, gone)
+        execute(deployment.config, request, replace(sink, run_units=gone), plan.id, False)
     kafka.delete_topic(copy)
     kafka.create_topic(copy, 2, {"retention.ms": "-1"})
     with pytest.raises(TargetRefuses, match="deleted and made again"):
-        execute_replay(deployment.config, request, plan.id, False, inline)
+        execute(deployment.config, request, sink, plan.id, False)

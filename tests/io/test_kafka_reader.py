@@ -14,10 +14,11 @@ import pytest
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Message, Producer, TopicPartition
 from kafka import errors as kafka_errors
 
+from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.errors import ConfigError, LodeError, ServerUnavailable
-from pipeline_lib.io.kafka import Kafka, TopicInfo
-from pipeline_lib.progress import OffsetRange
-from pipeline_lib.record_batch import RAW_RECORD
+from pipeline_lib.io.kafka import Kafka
+from pipeline_lib.io.kafka_fetch import TopicInfo
+from pipeline_lib.records.batch import RAW_RECORD
 
 Row = tuple[object, ...]
 Headers = list[tuple[str, str | bytes | None]]
@@ -337,4 +338,4 @@ def test_added_partitions_and_times(kafka: Kafka) -> None:
         assert kafka.offsets(grown) == {0: (0, 4), 1: (0, 0), 2: (0, 0)}
         assert kafka.offsets_at(grown, 1_500) == {0: 1}
         assert kafka.offsets_at(grown, 5_000) == {}
-        assert kafka.average_record_bytes(grown) > 10
+        assert kafka.average_record_bytes(grown, kafka.offsets(grown)) > 10

@@ -8,12 +8,13 @@ from deployments import Deployment
 from job_records import HOUR, JSON_TOPIC, START, archive, event, here, produce
 from rich.console import Console
 
-from pipeline_lib import ledger_print
-from pipeline_lib.archive import ArchiveCommit, archive_path
+from pipeline_lib.archive.commits import ArchiveCommit, archive_path
+from pipeline_lib.io.archive_table import ArchiveTable
 from pipeline_lib.io.kafka import Kafka
-from pipeline_lib.io.s3 import S3, ArchiveTable
-from pipeline_lib.ledger import Ledger, Row
-from pipeline_lib.ledger_run import CountUnit, count_unit, read_replays
+from pipeline_lib.io.s3 import S3
+from pipeline_lib.ledger import table as ledger_table
+from pipeline_lib.ledger.reconcile import Ledger, Row
+from pipeline_lib.ledger.run import CountUnit, count_unit, read_replays
 
 Counts = dict[tuple[int, int], tuple[object, ...]]
 
@@ -104,10 +105,10 @@ def test_replay_entries_may_lack_anything(deployment: Deployment) -> None:
 
 
 def test_table_fits_120_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(ledger_print, "Console", lambda: Console(width=120))
+    monkeypatch.setattr(ledger_table, "Console", lambda: Console(width=120))
     big = Row("0b9057bb-id", 12, START // HOUR, 12_345_678, 12_345_678, 1_234, 12_345_678, 0, 12_345_678, "behind")
     other = Row("1c", 12, START // HOUR, agrees="yes")
-    ledger_print.print_ledger(Ledger("events", [big, other], notes=["the topic is not landed"]))
+    ledger_table.print_ledger(Ledger("events", [big, other], notes=["the topic is not landed"]))
     text = capsys.readouterr().out
     assert "…" not in text
     assert "behind" in text

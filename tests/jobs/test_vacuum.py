@@ -12,13 +12,13 @@ import requests
 from deployments import Deployment
 from job_records import JSON_TOPIC, START, archive, event, here, produce
 
-from pipeline_lib.archive import archive_path
+from pipeline_lib.archive.commits import archive_path
+from pipeline_lib.archive.verify_run import verify_archive
 from pipeline_lib.errors import VerificationFailed
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.s3 import S3, StoredObject
 from pipeline_lib.stack.stack import Stack
 from pipeline_lib.vacuum import age_text, plan_vacuum, vacuum_archive
-from pipeline_lib.verify_run import verify_archive
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

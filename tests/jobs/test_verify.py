@@ -9,12 +9,12 @@ import pytest
 from deployments import Deployment
 from job_records import JSON_TOPIC, START, archive, event, here, produce
 
-from pipeline_lib.archive import archive_path
+from pipeline_lib.archive.commits import archive_path
+from pipeline_lib.archive.verify_run import VerifyReport, verify_archive
 from pipeline_lib.config import Config
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.s3 import S3
-from pipeline_lib.verify_run import VerifyReport, verify_archive
 
 LOG = "_delta_log/{:020d}.json"
 

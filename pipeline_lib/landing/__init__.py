@@ -1,0 +1,1 @@
+"""Kafka -> HDFS: a topic's events table."""

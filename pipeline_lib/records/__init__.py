@@ -1,0 +1,1 @@
+"""Kafka's record batches, decoded in bulk into Arrow."""

@@ -1,4 +1,4 @@
-"""A stack in a temporary folder, real servers, ended after the tests that share it."""
+"""A stack without servers; `stack` has some, and a test that stops one of them starts it again."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,17 +6,6 @@ from pathlib import Path
 import pytest
 
 from pipeline_lib.stack.stack import Stack
-
-
-@pytest.fixture(scope="session")
-def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Kafka, HDFS and S3. A test that stops one of them starts it again."""
-    stack = Stack(tmp_path_factory.mktemp("stack"))
-    try:
-        stack.up(["kafka", "hdfs", "s3"])
-        yield stack
-    finally:
-        stack.down()
 
 
 @pytest.fixture

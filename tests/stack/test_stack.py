@@ -37,60 +37,60 @@ def start_up(stack: Stack, name: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", _UP, str(stack.home), name])
 
 
-def test_data_and_addresses_survive_down_and_up(shared_stack: Stack) -> None:
-    before = shared_stack.endpoints()
-    produce(shared_stack, "kept", [b"one", b"two"])
-    write_file(shared_stack, "/kept", b"three")
-    s3_client(shared_stack).create_bucket(Bucket="kept")
-    s3_client(shared_stack).put_object(Bucket="kept", Key="k", Body=b"four")
-    ended = pids(shared_stack)
+def test_data_and_addresses_survive_down_and_up(stack: Stack) -> None:
+    before = stack.endpoints()
+    produce(stack, "kept", [b"one", b"two"])
+    write_file(stack, "/kept", b"three")
+    s3_client(stack).create_bucket(Bucket="kept")
+    s3_client(stack).put_object(Bucket="kept", Key="k", Body=b"four")
+    ended = pids(stack)
 
-    shared_stack.down()
+    stack.down()
     assert not [pid for pid in ended.values() if psutil.pid_exists(pid)]
-    assert {server.state for server in shared_stack.status()} == {"stopped"}
+    assert {server.state for server in stack.status()} == {"stopped"}
 
-    assert shared_stack.up(["kafka", "hdfs", "s3"]) == before
-    assert consume(shared_stack, "kept", 2) == [b"one", b"two"]
-    assert read_file(shared_stack, "/kept") == b"three"
-    assert s3_client(shared_stack).get_object(Bucket="kept", Key="k")["Body"].read() == b"four"
-    write_file(shared_stack, "/writable-at-once", b"no safe mode is waited for")
-
-
-def test_up_starts_nothing_that_is_up(shared_stack: Stack) -> None:
-    before = pids(shared_stack)
-    shared_stack.up(["kafka", "hdfs", "s3"])
-    assert pids(shared_stack) == before
+    assert stack.up(["kafka", "hdfs", "s3"]) == before
+    assert consume(stack, "kept", 2) == [b"one", b"two"]
+    assert read_file(stack, "/kept") == b"three"
+    assert s3_client(stack).get_object(Bucket="kept", Key="k")["Body"].read() == b"four"
+    write_file(stack, "/writable-at-once", b"no safe mode is waited for")
 
 
-def test_s3_refuses_a_wrong_key_and_no_secret_is_in_the_arguments(shared_stack: Stack) -> None:
+def test_up_starts_nothing_that_is_up(stack: Stack) -> None:
+    before = pids(stack)
+    stack.up(["kafka", "hdfs", "s3"])
+    assert pids(stack) == before
+
+
+def test_s3_refuses_a_wrong_key_and_no_secret_is_in_the_arguments(stack: Stack) -> None:
     with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
-        s3_client(shared_stack, "wrong").list_buckets()
-    secret = json.loads((shared_stack.home / "s3.secret").read_text())["secret_key"]
-    assert (shared_stack.home / "s3.secret").stat().st_mode & 0o077 == 0
-    assert (shared_stack.home / "servers/s3/conf/s3proxy.properties").stat().st_mode & 0o077 == 0
-    process = psutil.Process(pids(shared_stack)["s3"])
+        s3_client(stack, "wrong").list_buckets()
+    secret = json.loads((stack.home / "s3.secret").read_text())["secret_key"]
+    assert (stack.home / "s3.secret").stat().st_mode & 0o077 == 0
+    assert (stack.home / "servers/s3/conf/s3proxy.properties").stat().st_mode & 0o077 == 0
+    process = psutil.Process(pids(stack)["s3"])
     assert secret not in " ".join([*process.cmdline(), *process.environ().values()])
 
 
-def test_a_killed_server_shows_and_up_brings_it_back(shared_stack: Stack) -> None:
-    others = {name: pid for name, pid in pids(shared_stack).items() if name != "s3"}
-    shared_stack.kill("s3")
-    died = status(shared_stack, "s3")
+def test_a_killed_server_shows_and_up_brings_it_back(stack: Stack) -> None:
+    others = {name: pid for name, pid in pids(stack).items() if name != "s3"}
+    stack.kill("s3")
+    died = status(stack, "s3")
     assert (died.state, died.exit_code) == ("died", -signal.SIGKILL)
     with pytest.raises(LodeError, match="s3 is not running"):
-        shared_stack.kill("s3")
-    shared_stack.up(["s3"])
-    assert status(shared_stack, "s3").state == "up"
-    assert others.items() <= pids(shared_stack).items()
-    before = pids(shared_stack)["s3"]
-    shared_stack.restart("s3")
-    assert pids(shared_stack)["s3"] != before
+        stack.kill("s3")
+    stack.up(["s3"])
+    assert status(stack, "s3").state == "up"
+    assert others.items() <= pids(stack).items()
+    before = pids(stack)["s3"]
+    stack.restart("s3")
+    assert pids(stack)["s3"] != before
 
 
-def test_only_loopback_is_listened_on(shared_stack: Stack) -> None:
+def test_only_loopback_is_listened_on(stack: Stack) -> None:
     listening = [
         connection.laddr.ip
-        for pid in pids(shared_stack).values()
+        for pid in pids(stack).values()
         for connection in psutil.Process(pid).net_connections()
         if connection.status == psutil.CONN_LISTEN
     ]
@@ -98,13 +98,13 @@ def test_only_loopback_is_listened_on(shared_stack: Stack) -> None:
     assert set(listening) <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
-def test_a_second_stack_runs_beside(shared_stack: Stack, empty_stack: Stack) -> None:
+def test_a_second_stack_runs_beside(stack: Stack, empty_stack: Stack) -> None:
     empty_stack.up(["s3"])
     s3_client(empty_stack).create_bucket(Bucket="beside")
     with pytest.raises(ClientError):
-        s3_client(shared_stack).head_bucket(Bucket="beside")
+        s3_client(stack).head_bucket(Bucket="beside")
     empty_stack.down()
-    assert status(shared_stack, "s3").state == "up"
+    assert status(stack, "s3").state == "up"
 
 
 def test_two_ups_at_once_start_one_server(empty_stack: Stack) -> None:

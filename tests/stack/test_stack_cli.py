@@ -18,16 +18,16 @@ def test_status_for_machines_names_every_server(tmp_path: Path) -> None:
     assert [server["name"] for server in json.loads(found.stdout)["servers"]] == list(SERVERS)
 
 
-def test_status_keeps_one_line_a_server(shared_stack: Stack) -> None:
-    lines = _run(app, ["--home", str(shared_stack.home), "status"]).stdout.splitlines()
+def test_status_keeps_one_line_a_server(stack: Stack) -> None:
+    lines = _run(app, ["--home", str(stack.home), "status"]).stdout.splitlines()
     assert len(lines) == 1 + len(SERVERS)
     assert lines[1].split()[:2] == ["kafka", "up"]
     assert lines[1].rstrip().endswith("kafka.log")
 
 
-def test_logs_prints_the_end(shared_stack: Stack) -> None:
-    printed = _run(app, ["--home", str(shared_stack.home), "logs", "namenode", "-n", "3"]).stdout
-    assert printed.splitlines() == shared_stack.logs("namenode", 3)
+def test_logs_prints_the_end(stack: Stack) -> None:
+    printed = _run(app, ["--home", str(stack.home), "logs", "namenode", "-n", "3"]).stdout
+    assert printed.splitlines() == stack.logs("namenode", 3)
 
 
 def test_a_wrong_name_is_a_configuration_error(tmp_path: Path) -> None:

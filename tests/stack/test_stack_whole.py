@@ -16,12 +16,12 @@ def pids(stack: Stack) -> list[int]:
     return [server.pid for server in stack.status() if server.pid is not None]
 
 
-def test_everything_is_up_within_three_minutes(shared_stack: Stack) -> None:
+def test_everything_is_up_within_three_minutes(stack: Stack) -> None:
     began = time.monotonic()
-    endpoints = shared_stack.up()
+    endpoints = stack.up()
     assert time.monotonic() - began < 180
-    assert {server.state for server in shared_stack.status()} == {"up"}
-    assert sum(server.memory_mb or 0 for server in shared_stack.status()) < 6 * 1024
+    assert {server.state for server in stack.status()} == {"up"}
+    assert sum(server.memory_mb or 0 for server in stack.status()) < 6 * 1024
 
     def put_row(cluster: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
         host, port = endpoints[f"hbase.{cluster}.thrift"].split(":")
@@ -37,9 +37,9 @@ def test_everything_is_up_within_three_minutes(shared_stack: Stack) -> None:
     assert rows == [[(b"row", {b"d:c": b"prod"})], [(b"row", {b"d:c": b"loki"})]]
     assert ingested(endpoints) == [{"k": "a", "v": 4}, {"k": "b", "v": 2}]
 
-    ended = pids(shared_stack)
+    ended = pids(stack)
     assert len(ended) == len(SERVERS)
-    shared_stack.down()
+    stack.down()
     assert not [pid for pid in ended if psutil.pid_exists(pid)]
 
 

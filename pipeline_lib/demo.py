@@ -21,12 +21,12 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.config import Config, load_config
 from pipeline_lib.errors import LodeError
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.s3 import S3
 from pipeline_lib.job import ROOT
+from pipeline_lib.records.offsets import OffsetRange
 from pipeline_lib.stack.stack import Stack
 from pipeline_lib.timespan import TimeSpan
 

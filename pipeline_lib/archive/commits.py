@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline_lib.archive.segment import Segment
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.errors import VerificationFailed
+from pipeline_lib.records.offsets import OffsetRange
 
 FORMAT = 1
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline_lib.archive.commits import ArchiveCommit, archive_path, chain_app_id, digest
 from pipeline_lib.archive.segment import Segment, with_event_times, write_segments
-from pipeline_lib.batches.progress import BatchPlan, OffsetRange
+from pipeline_lib.batches.progress import BatchPlan
 from pipeline_lib.batches.run import Limits, RunReport, Source, Written, run_batches
 from pipeline_lib.config import BatchSettings, Config, KafkaSettings, S3Settings
 from pipeline_lib.io.archive_table import ArchiveTable
@@ -14,6 +14,7 @@ from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_fetch import TopicInfo
 from pipeline_lib.io.s3 import S3
 from pipeline_lib.log import fact
+from pipeline_lib.records.offsets import OffsetRange
 from pipeline_lib.topics import Topic
 
 

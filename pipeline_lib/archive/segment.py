@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.codecs.base import Codec
 from pipeline_lib.errors import VerificationFailed
 from pipeline_lib.records.batch import RAW_RECORD
+from pipeline_lib.records.offsets import OffsetRange
 
 TIME = pa.timestamp("ms", tz="UTC")
 _YEAR_1, _YEAR_10000 = -62_135_596_800_000, 253_402_300_800_000

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from pipeline_lib.archive.commits import ArchiveCommit, check_contiguous, read_chain
 from pipeline_lib.archive.segment import SEGMENT, Segment, record_bytes
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.errors import VerificationFailed
 from pipeline_lib.records.batch import RAW_RECORD
+from pipeline_lib.records.offsets import OffsetRange
 
 _SEGMENT_NAME = re.compile(r"topic_id=[^/]+/partition=\d+/\d{20}-\d{20}-[0-9a-f]{64}-[0-9a-f]+\.parquet")
 

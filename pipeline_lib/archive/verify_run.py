@@ -20,7 +20,7 @@ from pipeline_lib.archive.verify import (
     empty_ranges,
     sampled,
 )
-from pipeline_lib.batches.progress import OffsetRange, app_id
+from pipeline_lib.batches.progress import app_id
 from pipeline_lib.config import Config, KafkaSettings, S3Settings
 from pipeline_lib.errors import ConfigError, CorruptBatch, LodeError
 from pipeline_lib.io.archive_table import ArchiveTable
@@ -28,6 +28,7 @@ from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_fetch import TopicInfo
 from pipeline_lib.io.s3 import S3
 from pipeline_lib.log import fact
+from pipeline_lib.records.offsets import OffsetRange
 
 UNIT_SEGMENTS = 8
 

@@ -5,23 +5,11 @@ partition, whose version is that offset: they are in the commit that makes the r
 clean-up (checkpoints hold them), and of two commits that move the same partition Delta refuses the second.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline_lib.errors import LodeError
-
-
-@dataclass(frozen=True)
-class OffsetRange:
-    """Offsets [since, until) of one partition. Offsets may be sparse: the difference is no record count."""
-
-    partition: int
-    since: int
-    until: int
-
-    def split(self, most: int) -> Iterator["OffsetRange"]:
-        for at in range(self.since, self.until, most):
-            yield OffsetRange(self.partition, at, min(at + most, self.until))
+from pipeline_lib.records.offsets import OffsetRange
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from pipeline_lib.batches.progress import BatchPlan, OffsetRange, app_id, plan_batch
+from pipeline_lib.batches.progress import BatchPlan, app_id, plan_batch
 from pipeline_lib.config import BatchSettings, Config
 from pipeline_lib.errors import DataMissing, LodeError
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_fetch import TopicInfo
 from pipeline_lib.log import fact
+from pipeline_lib.records.offsets import OffsetRange
 from pipeline_lib.timespan import to_ms
 
 

@@ -12,10 +12,10 @@ from kafka.protocol.consumer import IsolationLevel
 from kafka.structs import OffsetAndMetadata
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.config import KafkaSettings
 from pipeline_lib.errors import ConfigError, ServerUnavailable
 from pipeline_lib.io.kafka_fetch import Fetcher, TopicInfo
+from pipeline_lib.records.offsets import OffsetRange
 
 
 class Kafka:

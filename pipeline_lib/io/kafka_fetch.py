@@ -15,10 +15,10 @@ from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
 from kafka.protocol.consumer import FetchRequest
 
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.config import KafkaSettings
 from pipeline_lib.errors import LodeError, ServerUnavailable
 from pipeline_lib.records.batch import Batch, decode, drop_uncommitted, split
+from pipeline_lib.records.offsets import OffsetRange
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline_lib.batches.progress import BatchPlan, OffsetRange
+from pipeline_lib.batches.progress import BatchPlan
 from pipeline_lib.batches.run import Limits, RunReport, Source, Written, run_batches
 from pipeline_lib.config import Config, KafkaSettings
 from pipeline_lib.datasets import events_path
@@ -15,6 +15,7 @@ from pipeline_lib.io.kafka_fetch import TopicInfo
 from pipeline_lib.io.spark import DeltaTarget, Session, map_in_arrow
 from pipeline_lib.landing.rows import PARTITIONED_BY, land_records, landed_schema
 from pipeline_lib.log import fact
+from pipeline_lib.records.offsets import OffsetRange
 from pipeline_lib.topics import Topic
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline_lib.batches.progress import OffsetRange
+from pipeline_lib.records.offsets import OffsetRange
 
 HOUR_MS = 3_600_000
 Agrees = Literal["yes", "behind", "gap", "no"]

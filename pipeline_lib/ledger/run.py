@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from pipeline_lib.archive.commits import ArchiveCommit
 from pipeline_lib.archive.log import kafka_if_up, read_archive
 from pipeline_lib.archive.segment import Segment
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.config import Config, KafkaSettings, S3Settings
 from pipeline_lib.datasets import events_path
 from pipeline_lib.errors import ConfigError
@@ -23,6 +22,7 @@ from pipeline_lib.io.s3 import S3
 from pipeline_lib.io.s3_file import RangedObject
 from pipeline_lib.ledger.reconcile import Cell, Ledger, Partition, Stage, Tally, count_records, reconcile, zone_borders
 from pipeline_lib.log import fact
+from pipeline_lib.records.offsets import OffsetRange
 
 LATE_MS = 3_600_000
 ALL_TIME = (-(1 << 62), 1 << 62)

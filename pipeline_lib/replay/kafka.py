@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline_lib.archive.segment import Segment
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.config import Config, KafkaSettings, S3Settings
 from pipeline_lib.errors import TargetRefuses
 from pipeline_lib.io.kafka import Kafka
@@ -17,6 +16,7 @@ from pipeline_lib.io.kafka_produce import TransactionalWriter
 from pipeline_lib.io.s3 import S3
 from pipeline_lib.log import fact
 from pipeline_lib.records.batch import RAW_RECORD
+from pipeline_lib.records.offsets import OffsetRange
 from pipeline_lib.replay.compare import unmatched
 from pipeline_lib.replay.plan import ReplayPlan
 from pipeline_lib.replay.preflight import KafkaTarget, Timestamps, preflight

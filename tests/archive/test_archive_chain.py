@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pipeline_lib.archive.commits import ArchiveCommit, check_contiguous, digest, read_chain
 from pipeline_lib.archive.segment import Segment
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.errors import VerificationFailed
+from pipeline_lib.records.offsets import OffsetRange
 
 
 def segment(partition: int, since: int, until: int) -> Segment:

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_lib.archive.segment import SEGMENT, Segment, read_segment, record_bytes, with_event_times, write_segments
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.codecs import CodecSettings, make_codec
 from pipeline_lib.codecs.base import Codec
 from pipeline_lib.errors import VerificationFailed
 from pipeline_lib.records.batch import RAW_RECORD
+from pipeline_lib.records.offsets import OffsetRange
 
 BASE = 1_793_491_200_000
 HEADERS = RAW_RECORD.field("headers").type

@@ -11,8 +11,8 @@ import pytest
 from pipeline_lib.archive.commits import ArchiveCommit
 from pipeline_lib.archive.segment import SEGMENT, Segment, write_segments
 from pipeline_lib.archive.verify import check_segment, compare_records, empty_ranges, sampled
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.records.batch import RAW_RECORD
+from pipeline_lib.records.offsets import OffsetRange
 
 
 def rows(offsets: list[int], values: list[bytes | None] | None = None) -> pa.RecordBatch:

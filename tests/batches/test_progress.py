@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_lib.batches.progress import BatchPlan, OffsetRange, app_id, plan_batch
+from pipeline_lib.batches.progress import BatchPlan, app_id, plan_batch
 from pipeline_lib.batches.run import Limits, plan_next, read_ends
 from pipeline_lib.config import BatchSettings
 from pipeline_lib.errors import LodeError
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_fetch import TopicInfo
+from pipeline_lib.records.offsets import OffsetRange
 
 
 def test_the_first_run_starts_at_zero() -> None:

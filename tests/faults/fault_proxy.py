@@ -10,26 +10,35 @@ from contextlib import suppress
 
 class FaultProxy:
     """Passes bytes on to `upstream`. At the first request that matches, `action` is called: before the request is
-    handed on (and then it never is), or after its answer came (and then that is not handed back)."""
+    handed on (and then it never is), or after its answer came (and then that is not handed back). Without an action it
+    goes down."""
 
-    def __init__(self, upstream: str, pattern: bytes, action: Callable[[], None], *, before: bool) -> None:
+    def __init__(
+        self, upstream: str, pattern: bytes, action: Callable[[], None] | None = None, *, before: bool
+    ) -> None:
         host, port = upstream.rsplit(":", 1)
         self._upstream = (host, int(port))
         self._pattern = re.compile(pattern, re.DOTALL)
-        self._action, self._before = action, before
+        self._action, self._before = action or self.down, before
         self.fired = threading.Event()
+        self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        self._listener.close()
+        _close(self._listener)
+
+    def down(self) -> None:
+        """Cuts what is open and refuses what comes: to the clients the server is gone."""
+        _close(self._listener, *self._open)
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._upstream)
+                self._open += [client, server]
                 matched = threading.Event()
                 threading.Thread(target=self._requests, args=(client, server, matched), daemon=True).start()
                 threading.Thread(target=self._answers, args=(server, client, matched), daemon=True).start()
@@ -61,5 +70,7 @@ class FaultProxy:
 
 def _close(*sockets: socket.socket) -> None:
     for each in sockets:
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits on it; until then close would not close it
         with suppress(OSError):
             each.close()

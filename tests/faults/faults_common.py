@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from confluent_kafka import Producer
 
 from pipeline_lib.archive.commits import archive_path
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.config import Config
 from pipeline_lib.io.archive_table import ArchiveTable
 from pipeline_lib.io.kafka import Kafka
@@ -20,6 +19,7 @@ from pipeline_lib.io.kafka_fetch import TopicInfo
 from pipeline_lib.io.s3 import S3
 from pipeline_lib.job import submit_command, submit_environment
 from pipeline_lib.records.batch import RAW_RECORD
+from pipeline_lib.records.offsets import OffsetRange
 
 Row = dict[str, Any]
 

@@ -25,6 +25,8 @@ TOML = 'codec = "json"\nid_field = "id"\n[event_time]\nfield = "at"\n[fields]\ni
 AT = 1_790_000_000_000
 STEPS = {
     "before the first write": (rb"landing/.*part-", True),
+    "while files are written": (rb"complete.{0,80}landing/.*part-", True),  # blocks on the DataNode, files still open
+    "behind the last write": (rb"_delta_log/0*1\.json.{0,80}\.tmp", True),
     "before the commit": (rb"\.tmp.{0,80}_delta_log/0+1\.json", True),
     "after the commit": (rb"\.tmp.{0,80}_delta_log/0+1\.json", False),
 }

@@ -16,13 +16,14 @@ from pydantic import SecretStr
 
 from pipeline_lib.archive.commits import ArchiveCommit, chain_app_id, digest, read_chain
 from pipeline_lib.archive.segment import Segment, with_event_times, write_segments
-from pipeline_lib.batches.progress import OffsetRange, app_id
+from pipeline_lib.batches.progress import app_id
 from pipeline_lib.codecs import CodecSettings, make_codec
 from pipeline_lib.config import S3Settings
 from pipeline_lib.errors import ConfigError, LodeError, LostRace, ServerUnavailable
 from pipeline_lib.io.archive_table import ArchiveTable
 from pipeline_lib.io.s3 import S3
 from pipeline_lib.records.batch import RAW_RECORD
+from pipeline_lib.records.offsets import OffsetRange
 
 APPS = {p: app_id("id", p) for p in range(3)}
 

@@ -14,11 +14,11 @@ import pytest
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Message, Producer, TopicPartition
 from kafka import errors as kafka_errors
 
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.errors import ConfigError, LodeError, ServerUnavailable
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_fetch import TopicInfo
 from pipeline_lib.records.batch import RAW_RECORD
+from pipeline_lib.records.offsets import OffsetRange
 
 Row = tuple[object, ...]
 Headers = list[tuple[str, str | bytes | None]]

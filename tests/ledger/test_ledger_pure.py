@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pipeline_lib.batches.progress import OffsetRange
 from pipeline_lib.ledger.reconcile import HOUR_MS, Row, Stage, count_records, reconcile, totals, zone_borders
+from pipeline_lib.records.offsets import OffsetRange
 
 ID = ("id", 0)
 EVER = (0, 1 << 62)

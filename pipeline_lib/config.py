@@ -8,6 +8,7 @@ A file with `stack = "FOLDER"` takes the addresses that it does not give from th
 import json
 import os
 import tomllib
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -49,6 +50,26 @@ class HdfsSettings(Settings):
     root: str = Field(default="/lode", pattern=r"^/")
 
 
+class HBaseCluster(Settings):
+    thrift: str = Field(pattern=r"^[^:]+:\d+$", description="host:port of a Thrift 1 server")
+    zookeeper: str | None = Field(
+        default=None, description="host:port; only to make tables that are split from the start"
+    )
+    transport: Literal["buffered", "framed"] = "buffered"
+    protocol: Literal["binary", "compact"] = "binary"
+    timeout_s: int = Field(default=30, ge=1, description="how long a silent server is waited for, and retried")
+
+
+class HBaseSettings(Settings):
+    """The two clusters, and the bounds of a request to them."""
+
+    prod: HBaseCluster | None = None
+    loki: HBaseCluster | None = None
+    batch_rows: int = Field(default=1000, ge=1)
+    batch_bytes: int = Field(default=2 << 20, ge=1 << 10)
+    max_rows_per_s: int | None = Field(default=None, ge=1, description="of one task's writes; none: as fast as it goes")
+
+
 class SparkSettings(Settings):
     master: str = "local[2]"
     driver_memory: str = Field(default="1g", pattern=r"^\d+[mg]$")
@@ -73,6 +94,7 @@ class Config(Settings):
     kafka: KafkaSettings
     s3: S3Settings
     hdfs: HdfsSettings
+    hbase: HBaseSettings = HBaseSettings()
     spark: SparkSettings = SparkSettings()
     batch: BatchSettings = BatchSettings()
 
@@ -82,10 +104,14 @@ _SECRETS = {
     ("s3", "access_key"): "LODE_S3_ACCESS_KEY",
     ("s3", "secret_key"): "LODE_S3_SECRET_KEY",
 }
-_ENDPOINTS = {
+_ENDPOINTS: dict[tuple[str, ...], str] = {
     ("kafka", "bootstrap_servers"): "kafka.bootstrap",
     ("s3", "endpoint"): "s3.endpoint",
     ("hdfs", "url"): "hdfs.url",
+    ("hbase", "prod", "thrift"): "hbase.prod.thrift",
+    ("hbase", "prod", "zookeeper"): "hbase.prod.zookeeper",
+    ("hbase", "loki", "thrift"): "hbase.loki.thrift",
+    ("hbase", "loki", "zookeeper"): "hbase.loki.zookeeper",
 }
 
 
@@ -165,9 +191,9 @@ def _fill_from_stack(values: dict[str, Any]) -> None:
     if not state.exists():
         raise ConfigError(f"{state}: no such file; the local stack was never started: run `lode stack up`")
     endpoints = _read_json(state)["endpoints"]
-    for (section, key), name in _ENDPOINTS.items():
+    for (*sections, key), name in _ENDPOINTS.items():
         if name in endpoints:
-            _section(values, section).setdefault(key, endpoints[name])
+            reduce(_section, sections, values).setdefault(key, endpoints[name])
     if secret.exists():
         _section(values, "s3").update(_read_json(secret))
 

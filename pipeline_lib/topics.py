@@ -10,6 +10,7 @@ from pipeline_lib.codecs import make_codec
 from pipeline_lib.codecs.base import Codec, CodecSettings
 from pipeline_lib.config import Settings, read_toml, validated
 from pipeline_lib.errors import ConfigError
+from pipeline_lib.hbase.mapping import HBaseMapping
 
 FIELD_TYPES = {
     "string": pa.string(),
@@ -40,6 +41,7 @@ class Topic(Settings):
     id_field: str = ""
     fields: dict[str, FieldType] = Field(default_factory=dict)
     quality: QualitySettings = QualitySettings()
+    hbase: HBaseMapping | None = None
 
     def make_codec(self) -> Codec:
         return make_codec(

@@ -95,7 +95,7 @@ class HBase:
             return None
         families = self._call(lambda c: c.table(table).families())
         regions = self._call(lambda c: c.table(table).regions())
-        kept = {name.decode(): int(family["max_versions"]) for name, family in families.items()}
+        kept = {name.decode().rstrip(":"): int(family["max_versions"]) for name, family in families.items()}
         return TableInfo(kept, tuple(sorted(region["start_key"] for region in regions if region["start_key"])))
 
     def create_table(self, table: str, family: str, regions: int = 1) -> None:

@@ -2,9 +2,10 @@
 
 import typer
 
-from jobs import kafka_to_hdfs, kafka_to_s3, ledger, s3_to_kafka, vacuum, verify_archive
+from jobs import hbase_migrate, kafka_to_hbase, kafka_to_hdfs, kafka_to_s3, ledger, s3_to_kafka, vacuum, verify_archive
 from pipeline_lib import demo
 from pipeline_lib.generate import cli as generate
+from pipeline_lib.hbase import cli as hbase_commands
 from pipeline_lib.job import run_app, submitted
 from pipeline_lib.stack.cli import app as stack_app
 
@@ -13,9 +14,15 @@ app.command("demo")(demo.main)
 app.command("generate")(generate.main)
 app.command("land")(submitted("land", "kafka_to_hdfs.py", kafka_to_hdfs.main))
 app.command("archive")(submitted("archive", "kafka_to_s3.py", kafka_to_s3.main))
+app.command("serve")(submitted("serve", "kafka_to_hbase.py", kafka_to_hbase.main))
 replay = typer.Typer(no_args_is_help=True, help="Emit archived records of a span again.")
 replay.command("kafka")(submitted("replay kafka", "s3_to_kafka.py", s3_to_kafka.main))
 app.add_typer(replay, name="replay")
+hbase = typer.Typer(no_args_is_help=True, help="The two HBase clusters, Prod and Loki.")
+hbase.command("status")(hbase_commands.status)
+hbase.command("migrate")(submitted("hbase migrate", "hbase_migrate.py", hbase_migrate.main))
+app.add_typer(hbase, name="hbase")
+app.command("results")(hbase_commands.results)
 verify = typer.Typer(no_args_is_help=True, help="Compare what is stored with what was recorded about it.")
 verify.command("archive")(submitted("verify archive", "verify_archive.py", verify_archive.main))
 app.add_typer(verify, name="verify")

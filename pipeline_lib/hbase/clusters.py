@@ -12,12 +12,24 @@ Cluster = Literal["prod", "loki"]
 CLUSTERS: tuple[Cluster, ...] = get_args(Cluster)
 
 
-def open_cluster(config: Config, name: str) -> HBase:
+QUICK_S = 5
+"""How long a question waits that another cluster can answer as well."""
+
+
+def configured(config: Config) -> list[Cluster]:
+    """The clusters that the deployment has. Raises ConfigError where it has none."""
+    names = [name for name in CLUSTERS if getattr(config.hbase, name)]
+    if not names:
+        raise ConfigError("the deployment has no HBase cluster: set hbase.prod.thrift or hbase.loki.thrift")
+    return names
+
+
+def open_cluster(config: Config, name: str, timeout_s: int | None = None) -> HBase:
     """Raises ConfigError where the deployment has no such cluster."""
     settings = {"prod": config.hbase.prod, "loki": config.hbase.loki}.get(name)
     if settings is None:
         raise ConfigError(f"the deployment has no HBase cluster {name!r}: set hbase.{name}.thrift")
-    return HBase(name, settings)
+    return HBase(name, settings.model_copy(update={"timeout_s": timeout_s}) if timeout_s else settings)
 
 
 def mapping_of(topic: Topic) -> HBaseMapping:

@@ -140,7 +140,7 @@ def decode_row(
     names = field_names(schema, version)
     if version.layout == "packed":
         try:
-            form, *values = msgspec.msgpack.decode(cells[mapping.family.encode() + b":" + PACKED])
+            form, *values = msgspec.msgpack.decode(cells[mapping.family.encode() + b":" + PACKED], type=list)
         except (KeyError, msgspec.DecodeError) as error:
             raise ValueError(f"no packed row of table {version.table}: {error!r}") from None
         if form != _PACKED_FORMAT:

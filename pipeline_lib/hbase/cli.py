@@ -1,0 +1,103 @@
+"""Commands about HBase that need no Spark."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from pipeline_lib.batches.progress import app_id
+from pipeline_lib.config import Config, load_config
+from pipeline_lib.errors import ConfigError, ServerUnavailable
+from pipeline_lib.hbase.clusters import Cluster, configured, mapping_of, open_cluster
+from pipeline_lib.hbase.readers import choose_reader, notes_of
+from pipeline_lib.hbase.results import read_results
+from pipeline_lib.hbase.state import State
+from pipeline_lib.io.kafka import Kafka
+from pipeline_lib.job import AsJson, ConfigPath, TopicName
+from pipeline_lib.output import print_result, print_rows
+from pipeline_lib.topics import Topic, load_topic
+
+
+def results(
+    experiment: Annotated[str | None, typer.Argument(help="Only this experiment; default: all.")] = None,
+    config: ConfigPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show experiment results as the results page reads them: from Prod, or from Loki while Prod is away or behind."""
+    choice = choose_reader(load_config(config))
+    with choice.cluster as cluster:
+        found = read_results(cluster, experiment)
+    if experiment and not found:
+        raise ConfigError(f"HBase {cluster.name} has no results of experiment {experiment!r}")
+    if as_json:
+        rows = [{"experiment": r.experiment, "metric": r.metric, "segment": r.segment, "variation": r.variation,
+                 **r.values, "until": _time(r.until_ms)} for r in found]  # fmt: skip
+        print_result({"cluster": cluster.name, "passed": choice.passed, "results": rows}, as_json)
+        return
+    names = list(dict.fromkeys(name for result in found for name in result.values))
+    columns = ["experiment", "metric", "segment", "variation", *names, "until"]
+    lines = [
+        [
+            r.experiment,
+            r.metric,
+            r.segment,
+            r.variation,
+            *(_text(r.values.get(name)) for name in names),
+            _time(r.until_ms),
+        ]
+        for r in found
+    ]
+    print_rows(f"Results, read from {cluster.name}", columns, lines, right=names)
+    if not found:
+        print(f"No results yet in {cluster.name}")
+    for name, reason in choice.passed.items():
+        print(f"{name} was not read: {reason}")
+
+
+def status(topic: TopicName, config: ConfigPath = None, as_json: AsJson = False) -> None:
+    """Show each cluster: whether it answers, what it serves, how far it is behind Kafka, and who reads it."""
+    deployment = load_config(config)
+    declared = load_topic(deployment.topics, topic)
+    found = [_status(deployment, declared, name) for name in configured(deployment)]
+    if as_json:
+        print_result({str(values["cluster"]): values for values in found}, as_json)
+        return
+    names = list(dict.fromkeys(name for values in found for name in values))
+    print_rows(
+        f"HBase for {topic}", names, [[_text(values.get(name)) for name in names] for values in found], ["behind"]
+    )
+
+
+def _status(config: Config, topic: Topic, name: Cluster) -> dict[str, object]:
+    notes = notes_of(config, name)
+    values: dict[str, object] = {"cluster": name, "state": notes.get("maintenance", "up"), **_since(notes)}
+    mapping = mapping_of(topic)
+    try:
+        with open_cluster(config, name) as cluster, Kafka(config.kafka) as kafka:
+            state = State(cluster)
+            state.create()
+            served = state.served(topic.name, mapping)
+            info = kafka.describe(topic.name)
+            ends = {p: end for p, (_, end) in kafka.offsets(info).items()}
+            apps = {p: app_id(info.topic_id, p) for p in ends}
+            progress = {v: state.progress(mapping.version(v).table, apps) for v in served}
+            behind = {v: sum(end - at.get(p, 0) for p, end in ends.items()) for v, at in progress.items()}
+            values |= {"id": cluster.cluster_id(), "serves": ", ".join(served), "read": state.read(topic.name, mapping)}
+            values |= {"behind": max(behind.values())}
+    except ServerUnavailable as error:
+        values["state"] = f"away: {error}"
+    return values
+
+
+def _since(notes: dict[str, str]) -> dict[str, str]:
+    return {"diverged_since": notes["diverged_since"]} if "diverged_since" in notes else {}
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="minutes")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)

@@ -1,8 +1,8 @@
 """Lode's speed on 1,000,000 records of 1 KB in 4 partitions, on real servers on this machine.
 
 Beside Lode stands, in the same run, what the client library alone can do: a confluent-kafka loop that drops what it
-reads, and one that writes without transactions. The broker shares the machine's cores with all of them, so only
-figures of one run can be compared.
+reads, and one that writes without transactions; and, with BENCH_OSO, the strongest peer (bench/peer.py). The broker
+shares the machine's cores with all of them, so only figures of one run can be compared.
 """
 
 import os
@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
+from bench.peer import backup, harness, restore
 from pipeline_lib.archive.run import archive_topic
 from pipeline_lib.batches.run import Limits
 from pipeline_lib.config import Config, load_config
@@ -40,6 +41,7 @@ from pipeline_lib.topics import Topic
 
 RECORDS, SIZE, PARTITIONS = int(os.environ.get("BENCH_RECORDS", 1_000_000)), 1000, 4
 TOPIC = Topic(name="bench", codec="raw")
+WARM = Topic(name="bench-warm", codec="raw")
 ALL = TimeSpan.parse("2001-01-01", "2099-01-01")
 
 
@@ -81,11 +83,11 @@ def payload(number: int) -> bytes:
     return (b'{"id":%d,"noise":"' % number + os.urandom(SIZE // 6).hex().encode()).ljust(SIZE, b".")
 
 
-def write_topic(config: Config) -> None:
+def write_topic(config: Config, topic: Topic, records: int) -> None:
     writer, base = Writer(config.kafka), int(time.time() * 1000)
     values = [payload(i) for i in range(10_000)]
-    for i in range(RECORDS):
-        writer.write(TOPIC.name, b"key-%d" % i, values[i % len(values)], base + i // 1000)
+    for i in range(records):
+        writer.write(topic.name, b"key-%d" % i, values[i % len(values)], base + i // 1000)
     writer.flush()
 
 
@@ -127,14 +129,20 @@ def run(config: Config) -> None:
     generate_rate = count / (time.monotonic() - started)
     with Kafka(config.kafka) as kafka:
         kafka.create_topic(TOPIC.name, PARTITIONS, {"retention.ms": "-1"})
+        kafka.create_topic(WARM.name, PARTITIONS)
         kafka.create_topic("bench-copy", PARTITIONS, {"retention.ms": "-1"})
-    measured(table, "limit: confluent-kafka writes, no transactions", lambda: write_topic(config))
+        kafka.create_topic("bench-peer", PARTITIONS, {"retention.ms": "-1"})
+    write_topic(config, WARM, 1000)
+    measured(table, "limit: confluent-kafka writes, no transactions", lambda: write_topic(config, TOPIC, RECORDS))
     measured(table, "limit: confluent-kafka reads and drops", lambda: drop_topic(config))
     os.environ |= {name: value for name, value in submit_environment(config).items() if name != "PYTHONPATH"}
     os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*submit_command(config, "kafka_to_s3.py", [])[1:-1], "pyspark-shell"])
     started = time.monotonic()
     spark = session("bench")
     session_seconds = time.monotonic() - started
+    started = time.monotonic()
+    archive_topic(config, WARM, Limits(), spark_runner("bench"))
+    warm_seconds = time.monotonic() - started
     archived = measured(table, "archive", lambda: archive_topic(config, TOPIC, Limits(), spark_runner("bench")))
     landed = measured(table, "land (raw codec)", lambda: land_topic(config, TOPIC, Limits(), spark))
     request = ReplayRequest(TOPIC.name, ALL)
@@ -146,10 +154,15 @@ def run(config: Config) -> None:
         lambda: execute(config, request, sink, digest, skip_corrupt=False),
     )
     spark.stop()
+    if peer := harness():
+        measured(table, "peer: kafka-backup archives, zstd", lambda: backup(peer, config, TOPIC.name))
+        measured(table, "peer: kafka-backup restores", lambda: restore(peer, config, TOPIC.name, "bench-peer"))
     console = Console()
     console.print(table)
     console.print(f"generate: {generate_rate:,.0f} records/s in one process (about 3.2 events and 2.5 kB a record)")
-    console.print(f"Spark session start, apart: {session_seconds:.1f} s")
+    console.print(
+        f"Spark's start, apart: session {session_seconds:.1f} s, first tasks (workers, compiled code) {warm_seconds:.1f} s"
+    )
     console.print(f"stored: archive {archived.bytes / 1e6:,.0f} MB, landing {landed.bytes / 1e6:,.0f} MB")
     console.print(f"replay: {entry['status']}, {entry['records']:,} records, {entry['missing']} missing")
 

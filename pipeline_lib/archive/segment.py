@@ -65,6 +65,9 @@ class Segment:
 
 def with_event_times(records: pa.RecordBatch, codec: Codec) -> pa.RecordBatch:
     """RAW_RECORD rows as SEGMENT rows."""
+    if not codec.tells_event_time:
+        unknown = pa.nulls(records.num_rows, TIME)
+        return pa.RecordBatch.from_arrays([*records.columns, unknown, unknown], schema=SEGMENT)
     times = pc.cast(records.column("timestamp"), pa.int64()).to_pylist()
     ranges = [
         codec.event_time_range(value, at) for value, at in zip(records.column("value").to_pylist(), times, strict=True)

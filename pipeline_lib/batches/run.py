@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pipeline_lib.batches.progress import BatchPlan, app_id, plan_batch
 from pipeline_lib.config import BatchSettings, Config
-from pipeline_lib.errors import DataMissing, LodeError
+from pipeline_lib.errors import DataMissing, LodeError, ServerUnavailable
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_fetch import TopicInfo
 from pipeline_lib.log import fact
@@ -122,7 +122,10 @@ def run_batches(config: Config, topic: str, limits: Limits, stage: Stage) -> Run
             report.bytes += written.bytes
             report.rows.update(written.rows)
             report.gaps += plan.gaps
-            kafka.set_group_offsets(f"lode.{stage.name}.{topic}", topic, plan.ends)  # advisory, for lag tools
+            try:
+                kafka.set_group_offsets(f"lode.{stage.name}.{topic}", topic, plan.ends)  # advisory, for lag tools
+            except ServerUnavailable as error:  # what was committed stands, so the run did not fail
+                fact("group_offsets_not_set", stage=stage.name, topic=topic, error=error)
             complete = plan.complete
     return report
 

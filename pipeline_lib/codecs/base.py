@@ -55,6 +55,9 @@ class CodecSettings:
 class Codec(Protocol):
     """Turns the value of a record into events. A codec holds no state that a call changes."""
 
+    tells_event_time: bool
+    """Whether event_time_range ever gives anything: bulk work need not ask a codec that never does."""
+
     def schema(self) -> list[Field]:
         """The fields of an event and their Arrow types."""
 

@@ -22,6 +22,8 @@ class JsonCodec:
     unknown format or type, a missing event time field, or an id field that is not declared.
     """
 
+    tells_event_time = True
+
     def __init__(self, settings: CodecSettings) -> None:
         if not settings.event_time_field:
             raise ConfigError("codec json needs the name of the event time field")

@@ -60,6 +60,8 @@ class OptimizelyCodec:
     compare uuid and experiment_id. One bad event makes the whole record undecodable: nothing of a batch is half used.
     """
 
+    tells_event_time = True
+
     def schema(self) -> list[Field]:
         """The fields, the same for every topic."""
         return list(SCHEMA)

@@ -8,6 +8,8 @@ from pipeline_lib.codecs.base import Decoded, Field, Row
 class RawCodec:
     """One event a record, at the record's own time, with the field `value` (binary; null for a tombstone)."""
 
+    tells_event_time = False
+
     def schema(self) -> list[Field]:
         """The one field `value`."""
         return [("value", pa.binary())]

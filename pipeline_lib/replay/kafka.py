@@ -66,6 +66,9 @@ class KafkaSink:
             info = kafka.describe(self.to or topic)
         return asdict(KafkaTarget(info.name, info.topic_id, self.timestamps))
 
+    def complete(self, plan: ReplayPlan) -> ReplayPlan:
+        return plan
+
     def describe(self, plan: ReplayPlan) -> str:
         target = KafkaTarget(**plan.target)
         return f"{target.topic}, timestamps {target.timestamps}"
@@ -84,6 +87,9 @@ class KafkaSink:
             starts = {p: segments[0].since for p, segments in plan.partitions.items()}
             kafka.set_group_offsets(group(plan), target.topic, starts)
         return {"target_offsets": {str(p): at for p, at in ends.items()}}
+
+    def repeatable(self, plan: ReplayPlan) -> bool:
+        return False
 
     def check_resumable(self, plan: ReplayPlan) -> None:
         target = KafkaTarget(**plan.target)
@@ -104,7 +110,7 @@ class KafkaSink:
         parts: list[Replayed] = self.run_units(replay_unit, self._units(plan, begun, skip_corrupt))
         return Replayed(sum(part.records for part in parts), tuple(path for part in parts for path in part.corrupt))
 
-    def verify(self, plan: ReplayPlan, begun: Mapping[str, Any], skip_corrupt: bool) -> Verified:
+    def verify(self, plan: ReplayPlan, begun: Mapping[str, Any], written: Replayed, skip_corrupt: bool) -> Verified:
         parts: list[Verified] = self.run_units(verify_unit, self._units(plan, begun, skip_corrupt))
         return Verified(*(sum(values) for values in zip(*map(_values, parts), strict=True)))
 

@@ -28,7 +28,7 @@ def replay(
     Raises:
         TargetRefuses: the target would lose or change records.
         VerificationFailed: a segment is corrupt, or the target differs afterwards.
-        DataMissing: corrupt segments were left out, as was asked for.
+        DataMissing: corrupt segments were left out, as was asked for, or records that the target does not take.
     """
     if digest is None:
         plan = run.plan(config, request, sink)
@@ -42,3 +42,6 @@ def replay(
     run.check_entry(entry)
     if entry["corrupt"]:
         raise DataMissing(f"corrupt segments were left out: {', '.join(entry['corrupt'])}")
+    if entry.get("refused"):
+        some = ", ".join(entry["refused_examples"])
+        raise DataMissing(f"{entry['refused']} records were left out, which the target refuses for their size: {some}")

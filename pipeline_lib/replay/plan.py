@@ -119,7 +119,7 @@ def select_segments(commits: Iterable[ArchiveCommit], request: ReplayRequest) ->
         for segment in commit.segments
         if (topic_id is None or segment.topic_id == topic_id)
         and (not request.partitions or segment.partition in request.partitions)
-        and _overlaps(segment, by, span)
+        and overlaps(segment, by, span)
     ]
     ids = sorted({segment.topic_id for segment in found})
     if not found:
@@ -137,7 +137,8 @@ def _times(segment: Segment, by: By) -> tuple[int, int] | None:
     return segment.timestamps if by == "timestamp" else segment.event_times
 
 
-def _overlaps(segment: Segment, by: By, span: TimeSpan) -> bool:
+def overlaps(segment: Segment, by: By, span: TimeSpan) -> bool:
+    """Whether the segment may hold records of the span."""
     times = _times(segment, by)
     return times is not None and times[0] < span.until_ms and times[1] >= span.since_ms
 

@@ -24,23 +24,34 @@ from pipeline_lib.replay.plan import ReplayPlan, ReplayRequest, plan_replay, sel
 
 READ_RECORDS = 50_000
 """Records that are handed on together, of one segment."""
+EXAMPLES = 20
+"""How many of the things that are missing an entry names."""
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a run wrote, and the segments that it left out because they are corrupt."""
+    """What a run wrote, the segments that it left out because they are corrupt, and what the target refused."""
 
     records: int
     corrupt: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Verified:
-    """The target against the plan. `foreign`: what stands there beside the replay's records."""
+    """The target against the plan.
+
+    Attributes:
+        foreign: what stands there beside the replay's records.
+        examples: some of those that are missing.
+        advice: what to do where some are missing.
+    """
 
     records: int
     missing: int
     foreign: int
+    examples: tuple[str, ...] = ()
+    advice: str = ""
 
 
 class Sink(Protocol):
@@ -52,6 +63,9 @@ class Sink(Protocol):
     def target(self, topic: str) -> dict[str, Any]:
         """Where the records go and how, as JSON values: part of the plan, so that its digest covers it."""
 
+    def complete(self, plan: ReplayPlan) -> ReplayPlan:
+        """The plan with what only archive and target together tell. Raises ConfigError where it cannot be done."""
+
     def describe(self, plan: ReplayPlan) -> str:
         """The target in a few words."""
 
@@ -60,6 +74,9 @@ class Sink(Protocol):
 
     def begin(self, plan: ReplayPlan) -> dict[str, Any]:
         """Before the first record: notes the target's state, as JSON values that the entry keeps."""
+
+    def repeatable(self, plan: ReplayPlan) -> bool:
+        """Whether a replay that is done is carried out when it is asked for again: that adds nothing twice."""
 
     def check_resumable(self, plan: ReplayPlan) -> None:
         """Raises TargetRefuses where the target is no longer the one that the replay began with."""
@@ -71,8 +88,8 @@ class Sink(Protocol):
             VerificationFailed: a segment is corrupt; nothing of it was written.
         """
 
-    def verify(self, plan: ReplayPlan, begun: Mapping[str, Any], skip_corrupt: bool) -> Verified:
-        """Reads back what was written, in this run or earlier ones."""
+    def verify(self, plan: ReplayPlan, begun: Mapping[str, Any], written: Replayed, skip_corrupt: bool) -> Verified:
+        """Reads back what was written, in this run or earlier ones; `written` is the answer of `write`."""
 
 
 def plan(config: Config, request: ReplayRequest, sink: Sink) -> ReplayPlan:
@@ -86,7 +103,7 @@ def plan(config: Config, request: ReplayRequest, sink: Sink) -> ReplayPlan:
         path, commits = read_archive(config, kafka, request.topic)
     if not commits:
         raise ConfigError(f"topic {request.topic!r} was never archived: there is no table {path}")
-    return plan_replay(path, commits, request, sink.name, sink.target(request.topic))
+    return sink.complete(plan_replay(path, commits, request, sink.name, sink.target(request.topic)))
 
 
 def execute(config: Config, request: ReplayRequest, sink: Sink, digest: str, skip_corrupt: bool) -> dict[str, Any]:
@@ -98,15 +115,17 @@ def execute(config: Config, request: ReplayRequest, sink: Sink, digest: str, ski
     """
     store = S3(config.s3)
     entry = _started(config, store, request, sink, digest)
-    if entry["status"] == "done":
+    planned = ReplayPlan.from_dict(entry["plan"])
+    if entry["status"] == "done" and not sink.repeatable(planned):
         fact("already_done", replay=digest)
         return entry
-    planned = ReplayPlan.from_dict(entry["plan"])
     sink.check_resumable(planned)
     written = sink.write(planned, entry["begun"], skip_corrupt)
-    fact("replayed", replay=digest, records=written.records, corrupt=len(written.corrupt))
-    verified = sink.verify(planned, entry["begun"], skip_corrupt)
+    left_out = {"corrupt": len(written.corrupt), "refused": len(written.refused)}
+    fact("replayed", replay=digest, records=written.records, **left_out)
+    verified = sink.verify(planned, entry["begun"], written, skip_corrupt)
     entry |= {"finished": datetime.now(UTC).isoformat(), **asdict(verified), "corrupt": list(written.corrupt)}
+    entry |= {"refused": len(written.refused), "refused_examples": written.refused[:EXAMPLES]}
     entry["status"] = "differs" if verified.missing else "done"
     store.put(replay_key(digest), json.dumps(entry).encode())
     fact("verified", replay=digest, status=entry["status"], records=verified.records, missing=verified.missing)
@@ -172,8 +191,9 @@ def read_planned(
 def check_entry(entry: Mapping[str, Any]) -> None:
     """Raises what the end of a replay means for its exit code."""
     if entry["status"] == "differs":
+        advice = f". {entry['advice']}" if entry.get("advice") else ""
         raise VerificationFailed(
-            f"replay {entry['id']}: {entry['missing']} records are not in the target as they were archived"
+            f"replay {entry['id']}: {entry['missing']} records are not in the target as they were archived{advice}"
         )
 
 

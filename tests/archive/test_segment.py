@@ -192,6 +192,8 @@ def test_stored_bytes_that_differ_are_refused() -> None:
 
 def test_the_codec_finds_the_range_within_a_record() -> None:
     class Pair:
+        tells_event_time = True
+
         def event_time_range(self, value: bytes | None, timestamp_ms: int) -> tuple[int, int] | None:
             return (timestamp_ms - 5, timestamp_ms + 5) if value else None
 

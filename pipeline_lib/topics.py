@@ -55,6 +55,11 @@ class Topic(Settings):
         )
 
 
+def load_topics(folder: Path) -> list[Topic]:
+    """All declared topics, by name."""
+    return [load_topic(folder, entry.stem) for entry in sorted(folder.glob("*.toml"))]
+
+
 def load_topic(folder: Path, name: str) -> Topic:
     """The topic that FOLDER/NAME.toml declares."""
     path = folder / f"{name}.toml"

@@ -23,6 +23,8 @@ CELL_STEP_MS = 60_000
 within a partition that is the later record."""
 MAX_CELL_BYTES = 10 << 20
 """HBase's own default limit of a cell (hbase.client.keyvalue.maxsize)."""
+MAX_KEY_BYTES = 32_767
+"""HBase's limit of a row key."""
 PACKED = b"p"
 _PACKED_FORMAT = 1
 _TIME = struct.Struct(">q")
@@ -209,7 +211,9 @@ def put_batches(found: Iterable[Row], max_rows: int, max_bytes: int) -> Iterator
     alone). Rows with one key but several timestamps are not made one: each is a cell version of its own to HBase."""
     by_time: dict[int, dict[bytes, Row]] = {}
     for row in found:
-        by_time.setdefault(row.timestamp, {})[row.key] = row
+        same = by_time.setdefault(row.timestamp, {})
+        before = same.get(row.key)  # its cells that this row has not would stand if the two came in two requests
+        same[row.key] = row._replace(cells=before.cells | row.cells) if before else row
     for _, same in sorted(by_time.items()):
         batch: list[Row] = []
         size = 0
@@ -229,5 +233,5 @@ def row_bytes(row: Row) -> int:
 
 
 def too_large(row: Row) -> bool:
-    """Whether HBase would refuse the row for the size of one of its cells."""
-    return any(len(row.key) + len(name) + len(value) + 24 > MAX_CELL_BYTES for name, value in row.cells.items())
+    """Whether HBase would refuse the row for the size of its key or of one of its cells."""
+    return len(row.key) > MAX_KEY_BYTES or any(len(row.key) + len(name) + len(value) + 24 > MAX_CELL_BYTES for name, value in row.cells.items())

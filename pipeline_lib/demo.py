@@ -1,8 +1,9 @@
 """`lode demo`: the main job once, on real servers, with a table at the end whose counts must agree.
 
 A stack of its own is started and wiped first, so that it can be stopped half-way and run again, and never touches
-another. What the replay brought back is compared here, apart from the replay's own verification: the digest of every
-record of the middle day, per partition and in order, before the topic was deleted and after.
+another. Two things are lost and brought back: the table of the one HBase cluster, and the topic. What the replays
+brought back is compared here, apart from their own verification: Prod with Loki and with the archive, row for row; and
+the digest of every record of the middle day, per partition and in order, before the topic was deleted and after.
 """
 
 import hashlib
@@ -23,12 +24,14 @@ from rich.table import Table
 
 from pipeline_lib.config import Config, load_config
 from pipeline_lib.errors import LodeError
+from pipeline_lib.hbase.clusters import CLUSTERS, mapping_of, open_cluster
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.s3 import S3
 from pipeline_lib.job import ROOT
 from pipeline_lib.records.offsets import OffsetRange
 from pipeline_lib.stack.stack import Stack
 from pipeline_lib.timespan import TimeSpan
+from pipeline_lib.topics import load_topic
 
 TOPIC, DAYS = "events", 3
 SPAN = TimeSpan.parse("2026-11-01", "2026-11-04")
@@ -44,9 +47,9 @@ def main() -> None:
     stack = Stack(home)
     started = time.monotonic()
     try:
-        _step(1, "Starting Kafka, HDFS and S3 on this machine")
+        _step(1, "Starting Kafka, HDFS, S3 and two HBase clusters on this machine")
         stack.reset()
-        stack.up(["kafka", "hdfs", "s3"])
+        stack.up(["kafka", "hdfs", "s3", "hbase"])
         rows = _run(load_config(ROOT / "conf" / "local.toml"), home)
     finally:
         console.print("Stopping the servers")
@@ -69,19 +72,20 @@ def _run(config: Config, home: Path) -> list[tuple[str, str, str, bool]]:
     landed = _lode("land", TOPIC)
     _step(4, "Archiving on S3")
     archived = _lode("archive", TOPIC)
+    rows = _lose_and_restore_prod(config)
     day = list(SPAN.days())[1]
     with Kafka(config.kafka) as kafka:
         before = fingerprint(kafka, day)
-        _step(5, "Losing the topic: it is deleted, and made again empty")
+        _step(8, "Losing the topic: it is deleted, and made again empty")
         partitions = len(kafka.describe(TOPIC).partitions)
         kafka.delete_topic(TOPIC)
         kafka.create_topic(TOPIC, partitions, {"retention.ms": "-1"})
-        _step(6, f"Planning the replay of {day.since:%Y-%m-%d}")
+        _step(9, f"Planning the replay of {day.since:%Y-%m-%d}")
         span = ["--since", f"{day.since:%Y-%m-%d}", "--until", f"{day.until:%Y-%m-%d}"]
         digest = _lode("replay", "kafka", TOPIC, *span)["digest"]
-        _step(7, f"Executing the plan {digest}")
+        _step(10, f"Executing the plan {digest}")
         replayed = _lode("replay", "kafka", TOPIC, *span, "--execute", digest)
-        _step(8, "Comparing the topic with what it was, record for record")
+        _step(11, "Comparing the topic with what it was, record for record")
         after = fingerprint(kafka, TimeSpan(SPAN.since - timedelta(days=9), SPAN.until + timedelta(days=9)))
     count = sum(records for records, _ in before.values())
     return [
@@ -98,6 +102,7 @@ def _run(config: Config, home: Path) -> list[tuple[str, str, str, bool]]:
             _seconds(archived),
             archived["records"] == truth["records"],
         ),
+        *rows,
         (
             f"replayed {day.since:%Y-%m-%d}",
             f"{replayed['records']:,} of {count:,} records",
@@ -105,6 +110,27 @@ def _run(config: Config, home: Path) -> list[tuple[str, str, str, bool]]:
             replayed["records"] == count > 0,
         ),
         ("equal, record for record", f"{len(before)} partitions, in order", "", before == after),
+    ]
+
+
+def _lose_and_restore_prod(config: Config) -> list[tuple[str, str, str, bool]]:
+    _step(5, "Serving to HBase, Prod and Loki")
+    served = _lode("serve", TOPIC)
+    written = {name: values["v1"]["rows"] for name, values in served.items() if name in CLUSTERS}
+    _step(6, "Losing Prod's table, and replaying it from S3")
+    with open_cluster(config, "prod") as prod:
+        prod.delete_table(mapping_of(load_topic(config.topics, TOPIC)).version("v1").table)
+    span = ["--since", "2026-01-01", "--until", "2027-01-01", "--cluster", "prod"]
+    digest = _lode("replay", "hbase", TOPIC, *span)["digest"]
+    replayed = _lode("replay", "hbase", TOPIC, *span, "--execute", digest)
+    _step(7, "Comparing Prod with Loki and with the archive, row for row")
+    clusters = _lode("hbase", "diff", TOPIC)
+    archive = _lode("hbase", "diff", TOPIC, "--left", "archive", "--right", "prod")
+    compared = {values[side] for values in (clusters, archive) for side in ("left_rows", "right_rows")}
+    return [
+        ("served to HBase", f"{written['prod']:,} rows, twice", _seconds(served), len(set(written.values())) == 1),
+        ("replayed to Prod", f"{replayed['records']:,} rows", _seconds(replayed), replayed["missing"] == 0),
+        ("Prod = Loki = archive", f"{clusters['left_rows']:,} rows", _seconds(clusters), len(compared) == 1),
     ]
 
 
@@ -148,7 +174,7 @@ def _seconds(result: dict[str, Any]) -> str:
 
 
 def _step(number: int, text: str) -> None:
-    console.print(f"[bold]{number}/8[/bold] {text}", highlight=False)
+    console.print(f"[bold]{number}/11[/bold] {text}", highlight=False)
 
 
 def _show(rows: list[tuple[str, str, str, bool]], seconds: float) -> None:

@@ -252,7 +252,7 @@ class HBase:
 
     def _explained(self, text: str) -> Exception:
         where = f"HBase {self.name} at {self.settings.thrift}"
-        if "KeyValue size too large" in text:
+        if "KeyValue size too large" in text or "exceeds limit of" in text:  # the client's limit, a region server's
             return RowTooLarge(f"{where}: {text.splitlines()[0]}")
         if any(word in text for word in _PERMANENT):
             return ConfigError(f"{where}: {text.splitlines()[0]}")

@@ -51,7 +51,7 @@ def results(
     if not found:
         print(f"No results yet in {cluster.name}")
     for name, reason in choice.passed.items():
-        print(f"{name} was not read: {reason}")
+        print(f"{name} {'is read all the same' if name == cluster.name else 'was not read'}: {reason}")
 
 
 def status(topic: TopicName, config: ConfigPath = None, as_json: AsJson = False) -> None:

@@ -12,7 +12,7 @@ Cluster = Literal["prod", "loki"]
 CLUSTERS: tuple[Cluster, ...] = get_args(Cluster)
 
 
-QUICK_S = 5
+QUICK_S = 3
 """How long a question waits that another cluster can answer as well."""
 
 

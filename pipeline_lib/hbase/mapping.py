@@ -234,4 +234,6 @@ def row_bytes(row: Row) -> int:
 
 def too_large(row: Row) -> bool:
     """Whether HBase would refuse the row for the size of its key or of one of its cells."""
-    return len(row.key) > MAX_KEY_BYTES or any(len(row.key) + len(name) + len(value) + 24 > MAX_CELL_BYTES for name, value in row.cells.items())
+    return len(row.key) > MAX_KEY_BYTES or any(
+        len(row.key) + len(name) + len(value) + 24 > MAX_CELL_BYTES for name, value in row.cells.items()
+    )

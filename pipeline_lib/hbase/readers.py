@@ -1,5 +1,6 @@
 """Which cluster readers take, and what is known of each."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,10 +15,10 @@ ON, RETURNING = "on", "returning"
 NOTES = ("diverged_since", "maintenance")
 
 
-def notes_of(config: Config, name: str) -> dict[str, str]:
-    """What the clusters that answer know of one of them, by name (NOTES)."""
+def notes_of(config: Config, name: str, keepers: Sequence[Cluster] | None = None) -> dict[str, str]:
+    """What the clusters know of one of them, by name (NOTES); `keepers` are asked, by default all that answer."""
     found: dict[str, str] = {}
-    for keeper in configured(config):
+    for keeper in configured(config) if keepers is None else keepers:
         with suppress(ServerUnavailable), open_cluster(config, keeper, QUICK_S) as cluster:
             state = State(cluster)
             state.create()
@@ -27,7 +28,7 @@ def notes_of(config: Config, name: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The cluster to read, and why the ones before it in the order were not taken."""
+    """The cluster to read, and why it is not the first of them, or is read all the same."""
 
     cluster: HBase
     passed: dict[str, str]
@@ -39,27 +40,29 @@ def choose_reader(config: Config) -> Choice:
     Raises:
         ServerUnavailable: no cluster answers.
     """
-    passed: dict[str, str] = {}
-    behind: list[Cluster] = []
-    for name in configured(config):
-        reason = _reason_against(config, name)
-        if not reason:
-            return Choice(open_cluster(config, name, QUICK_S), passed)
-        passed[name] = reason
-        if not reason.startswith("away"):
-            behind.append(name)
-    if behind:
-        return Choice(open_cluster(config, behind[0], QUICK_S), passed)
-    raise ServerUnavailable("; ".join(f"HBase {name}: {reason}" for name, reason in passed.items()))
+    names = configured(config)
+    reasons = {name: _away(config, name) for name in names}
+    answering = [name for name, reason in reasons.items() if not reason]
+    for name in answering:
+        reasons[name] = _behind(notes_of(config, name, answering))
+    best = [name for name in answering if not reasons[name]] or answering
+    if not best:
+        raise ServerUnavailable("; ".join(f"HBase {name}: {reason}" for name, reason in reasons.items()))
+    first = not reasons[names[0]]
+    passed: dict[str, str] = {} if first else {name: reason for name, reason in reasons.items() if reason}
+    return Choice(open_cluster(config, best[0], QUICK_S), passed)
 
 
-def _reason_against(config: Config, name: Cluster) -> str:
+def _away(config: Config, name: Cluster) -> str:
     try:
         with open_cluster(config, name, QUICK_S) as cluster:
             cluster.cluster_id()
     except ServerUnavailable as error:
         return f"away ({error})"
-    notes = notes_of(config, name)
+    return ""
+
+
+def _behind(notes: Mapping[str, str]) -> str:
     if notes.get("maintenance"):
         return f"in maintenance ({notes['maintenance']})"
     return f"behind since {notes['diverged_since']}" if "diverged_since" in notes else ""

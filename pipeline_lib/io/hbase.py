@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import happybase
 import thriftpy2
-from Hbase_thrift import IllegalArgument, Mutation
+from Hbase_thrift import AlreadyExists, IllegalArgument, Mutation
 from Hbase_thrift import IOError as HBaseError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 from thriftpy2.thrift import TClient, TException
@@ -99,13 +99,13 @@ class HBase:
         return TableInfo(kept, tuple(sorted(region["start_key"] for region in regions if region["start_key"])))
 
     def create_table(self, table: str, family: str, regions: int = 1) -> None:
-        """Makes a table, split evenly by the first byte of its keys.
+        """Makes a table, split evenly by the first byte of its keys, unless there is one.
 
         Raises:
             ConfigError: it has to be split, and the cluster's ZooKeeper is not known; the text says how to make it.
         """
         if regions == 1:
-            self._call(lambda c: c.create_table(table, {family: {"max_versions": 1}}))
+            self._call(partial(_create, table=table, family=family))
             return
         if not self.settings.zookeeper:
             splits = ", ".join(f'"\\x{at * 256 // regions:02X}"' for at in range(1, regions))
@@ -257,6 +257,11 @@ class HBase:
         if any(word in text for word in _PERMANENT):
             return ConfigError(f"{where}: {text.splitlines()[0]}")
         return _Busy(text.splitlines()[0] if text else "no reason given")
+
+
+def _create(connection: happybase.Connection, table: str, family: str) -> None:
+    with suppress(AlreadyExists):  # made by another run in this moment, or by a request whose answer was lost
+        connection.create_table(table, {family: {"max_versions": 1}})
 
 
 def _page(

@@ -88,7 +88,7 @@ def event_time_of(key: bytes) -> int:
 
 
 def rows(events: pa.RecordBatch, mapping: HBaseMapping, version: HBaseVersion) -> list[Row]:
-    """The rows of decoded events, in their order.
+    """The rows of decoded events, in their order; one without any cell is none to HBase and left out.
 
     Args:
         events: rows of the events table (landing.rows), those of quality `ok` only.
@@ -98,7 +98,8 @@ def rows(events: pa.RecordBatch, mapping: HBaseMapping, version: HBaseVersion) -
     names = [events.column(name).cast(pa.string()).to_pylist() for name in mapping.key]
     keys = [row_key(mapping, time, parts) for time, *parts in zip(times, *names, strict=True)]
     make = _columns if version.layout == "columns" else _packed
-    return [Row(*row) for row in zip(keys, make(events, mapping, version), stamps, strict=True)]
+    made = zip(keys, make(events, mapping, version), stamps, strict=True)
+    return [Row(*row) for row in made if row[1]]
 
 
 def _columns(events: pa.RecordBatch, mapping: HBaseMapping, version: HBaseVersion) -> Iterator[dict[bytes, bytes]]:

@@ -65,11 +65,11 @@ class HBaseTarget:
         return not self.ids or key[9:].split(b"\0", 1)[0].decode(errors="replace") in self.ids
 
     def rows(self, records: pa.RecordBatch, topic_id: str, partition: int) -> list[Row]:
-        """The wanted rows of RAW_RECORD rows, in their order; those without any cell are none to HBase."""
+        """The wanted rows of RAW_RECORD rows, in their order."""
         topic, mapping, schema, found = self.declared, self.mapping, self.schema, []
         for events in land_records([records], topic.make_codec(), topic_id, partition):
             good = events.filter(pc.equal(events.column("quality"), "ok"))
-            found += [row for row in rows(good, mapping, schema) if row.cells and self.wants(row.key)]
+            found += [row for row in rows(good, mapping, schema) if self.wants(row.key)]
         return found
 
 

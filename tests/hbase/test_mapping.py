@@ -120,6 +120,12 @@ def test_a_packed_row_grows_by_fields_at_its_end() -> None:
         decode_row({}, SCHEMA, MAPPING, V2)
 
 
+def test_an_event_without_a_value_is_no_row() -> None:
+    only_real = V1.model_copy(update={"fields": ["real"]})
+    found = rows(events({"id": "a"}, {"id": "b", "real": 1.0}), MAPPING, only_real)
+    assert [row.key[9:] for row in found] == [b"b"]
+
+
 def test_fields_that_the_codec_does_not_give_are_named() -> None:
     with pytest.raises(ConfigError, match="nope"):
         rows(events({"id": "a"}), MAPPING, V1.model_copy(update={"fields": ["id", "nope"]}))

@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
+from bench import hbase
 from bench.peer import backup, harness, restore
 from pipeline_lib.archive.run import archive_topic
 from pipeline_lib.batches.run import Limits
@@ -111,13 +112,17 @@ def main() -> None:
         os.environ["LODE_STACK_HOME"] = folder
         lode = [sys.executable, "-m", "pipeline_lib", "stack"]
         try:
-            subprocess.run([*lode, "up", "kafka", "hdfs", "s3"], check=True, stdout=sys.stderr)
-            run(load_config(Path("conf/local.toml")))
+            subprocess.run([*lode, "up", "kafka", "hdfs", "s3", "hbase"], check=True, stdout=sys.stderr)
+            config = load_config(Path("conf/local.toml"))
+            topics = Path(folder) / "topics"
+            topics.mkdir()
+            run(config.model_copy(update={"topics": topics}))
         finally:
             subprocess.run([*lode, "down"], check=True)
 
 
 def run(config: Config) -> None:
+    console = Console()
     table = Table(
         title=f"{RECORDS:,} records of {SIZE} B, {PARTITIONS} partitions, {os.cpu_count()} cores with the servers"
     )
@@ -153,11 +158,11 @@ def run(config: Config) -> None:
         "replay to Kafka, with its verification",
         lambda: execute(config, request, sink, digest, skip_corrupt=False),
     )
+    hbase.run(config, lambda name, work, records, size: measured(table, name, work, records, size), console)
     spark.stop()
     if peer := harness():
         measured(table, "peer: kafka-backup archives, zstd", lambda: backup(peer, config, TOPIC.name))
         measured(table, "peer: kafka-backup restores", lambda: restore(peer, config, TOPIC.name, "bench-peer"))
-    console = Console()
     console.print(table)
     console.print(f"generate: {generate_rate:,.0f} records/s in one process (about 3.2 events and 2.5 kB a record)")
     console.print(

@@ -82,8 +82,10 @@ class TransactionalWriter:
     def __init__(self, settings: KafkaSettings, group: str, topic: str, partition: int) -> None:
         self._settings = settings
         self._topic, self._partition = topic, partition
-        timeout = {"transaction.timeout.ms": 60_000, "delivery.timeout.ms": min(settings.timeout_s * 1000, 60_000)}
-        options = _producer_options(settings) | timeout | {"transactional.id": f"{group}.{partition}"}
+        most = min(settings.timeout_s * 1000, 60_000)
+        # Offsets are sent for as long as a request may take, whatever time-out the call is given: 60 s by default.
+        timeouts = {"transaction.timeout.ms": 60_000, "delivery.timeout.ms": most, "socket.timeout.ms": most}
+        options = _producer_options(settings) | timeouts | {"transactional.id": f"{group}.{partition}"}
         self._producer = Producer(options)
         self._consumer = Consumer(_options(settings) | {"group.id": group})
         self._call(self._producer.init_transactions, settings.timeout_s)

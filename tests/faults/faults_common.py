@@ -29,9 +29,17 @@ def inline(work: Callable[[Any], Any], units: list[Any]) -> list[Any]:
     return [work(unit) for unit in units]
 
 
-def produce(config: Config, topic: str, records: int, partitions: int = 2, start: int = 0, size: int = 100) -> None:
+def produce(
+    config: Config,
+    topic: str,
+    records: int,
+    partitions: int = 2,
+    start: int = 0,
+    size: int = 100,
+    compression: str = "lz4",
+) -> None:
     producer = Producer(
-        {"bootstrap.servers": config.kafka.bootstrap_servers, "linger.ms": 20, "compression.type": "lz4"}
+        {"bootstrap.servers": config.kafka.bootstrap_servers, "linger.ms": 20, "compression.type": compression}
     )
     for i in range(start, start + records):
         value = (b"%d " % i).ljust(size, b"x")

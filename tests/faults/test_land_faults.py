@@ -26,7 +26,7 @@ AT = 1_790_000_000_000
 STEPS = {
     "before the first write": (rb"landing/.*part-", True),
     "while files are written": (rb"complete.{0,80}landing/.*part-", True),  # blocks on the DataNode, files still open
-    "behind the last write": (rb"_delta_log/0*1\.json.{0,80}\.tmp", True),
+    "behind the last write": (rb"_delta_log/\.0+1\.json", True),
     "before the commit": (rb"\.tmp.{0,80}_delta_log/0+1\.json", True),
     "after the commit": (rb"\.tmp.{0,80}_delta_log/0+1\.json", False),
 }

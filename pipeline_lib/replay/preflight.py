@@ -78,11 +78,13 @@ def _too_large(plan: ReplayPlan, settings: Mapping[str, str]) -> str:
 
 
 def _retained_bytes(plan: ReplayPlan, settings: Mapping[str, str]) -> str:
+    """The archive's own size says little: the broker may compress worse, or not at all. So the bound is what no
+    compression could exceed."""
     limit = int(settings.get("retention.bytes", "-1"))
-    biggest = max(sum(s.bytes for s in segments) for segments in plan.partitions.values())
-    if limit < 0 or biggest <= limit:
+    most = max(sum(s.records * (s.largest_record + RECORD_OVERHEAD) for s in p) for p in plan.partitions.values())
+    if limit < 0 or most <= limit:
         return ""
-    return f"retention.bytes={limit} is less than a partition's {biggest} bytes in the archive: set it to -1"
+    return f"retention.bytes={limit} may be less than a partition's records take ({most} bytes at most): set it to -1"
 
 
 def _changed_timestamps(settings: Mapping[str, str], oldest: int) -> str:

@@ -150,7 +150,7 @@ def test_a_fenced_writer_ends_with_11(deployment: Deployment, kafka: Kafka) -> N
     ("settings", "says"),
     [
         ({"retention.ms": "60000"}, "retention.ms=60000 is shorter"),
-        ({"retention.bytes": "100"}, "retention.bytes=100 is less"),
+        ({"retention.bytes": "100"}, "retention.bytes=100 may be less"),
         ({"cleanup.policy": "compact"}, "cleanup.policy=compact"),
         ({"max.message.bytes": "100"}, "max.message.bytes=100 is too small"),
         ({"message.timestamp.type": "LogAppendTime"}, "LogAppendTime replaces"),

@@ -52,20 +52,21 @@ def within(since: int, until: int, case: Case):  # type: ignore[no-untyped-def]
 
 def drop_delete_markers(case: Case) -> None:
     """Has the delete markers of the first region dropped in Prod. Thrift knows no flush, but a table that is disabled
-    is flushed; and its majorCompact (2.6.1) asks for a minor one, which drops them where it takes all of three files."""
+    is flushed; and its majorCompact (2.6.1) asks for a minor one, which drops them where it takes all files, from three
+    on. HBase compacts by itself as well, so files are added until it happens."""
     host, port = case.config.hbase.prod.thrift.split(":")  # type: ignore[union-attr]
     connection, probe = happybase.Connection(host, int(port)), {b"\0" * 9 + b"probe": {b"e:id": b"1"}}
     with open_cluster(case.config, "prod") as cluster:
-        for _ in range(3):
-            case.put(probe, 1, ["prod"])
-            cluster.delete(TABLE, list(probe), 1)
+        cluster.delete(TABLE, list(probe), 1)
+        deadline, number = time.monotonic() + 120, 0
+        while not cluster.get(TABLE, list(probe)):
+            assert time.monotonic() < deadline
+            number += 1
+            cluster.delete(TABLE, [b"\0" * 9 + b"none-%d" % number], 1)  # so that there is something to flush
             connection.disable_table(TABLE)
             connection.enable_table(TABLE)
-        deadline = time.monotonic() + 60
-        connection.compact_table(TABLE, major=True)
-        while not cluster.get(TABLE, list(probe)):  # the compaction goes on by itself
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+            connection.compact_table(TABLE, major=True)
+            time.sleep(1)
             case.put(probe, 1, ["prod"])
     connection.close()
 

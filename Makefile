@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 help:  ## Show what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: install  ## Run the main job on real servers: Kafka to HDFS and S3, and a replay (about 3 minutes)
+demo: install  ## Run the main job on real servers: Kafka to HDFS, S3 and HBase, and replays (about 4 minutes)
 	$(BIN)/lode demo
 
 test: install  ## Run all the tests, on real servers
@@ -23,7 +23,7 @@ check: install  ## Lint and check types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install  ## Measure generate, land, archive and replay side by side with their limits
+bench: install  ## Measure generate, land, archive, replay and diff side by side with their limits
 	$(BIN)/python -m bench
 
 install: $(VENV)/.installed-$(LOCK)  ## Make the virtual environment from the lock file

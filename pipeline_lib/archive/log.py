@@ -90,7 +90,11 @@ def read_archive(config: Config, kafka: Kafka | None, topic: str) -> tuple[str, 
         VerificationFailed: the commit chain is broken.
     """
     path = find_archive(config, kafka, topic)
-    table = ArchiveTable(config.s3, path)
+    return path, read_commits(ArchiveTable(config.s3, path))
+
+
+def read_commits(table: ArchiveTable) -> list[ArchiveCommit]:
+    """A table's commits, oldest first. Raises VerificationFailed where the chain is broken."""
     commits = read_chain(table.commits(), table.progress({0: chain_app_id()}).get(0))
     check_contiguous(commits)
-    return path, commits
+    return commits

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipeline_lib.batches.progress import app_id
-from pipeline_lib.config import Config, HBaseSettings
+from pipeline_lib.config import Config
 from pipeline_lib.errors import ConfigError, VerificationFailed
 from pipeline_lib.hbase.clusters import Cluster, configured, ensure_table, mapping_of, open_cluster
 from pipeline_lib.hbase.mapping import HBaseMapping, HBaseVersion, decode_row
 from pipeline_lib.hbase.state import State
-from pipeline_lib.io.hbase import Cells, HBase
+from pipeline_lib.io.hbase import Cells
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.landing.rows import landed_schema
 from pipeline_lib.log import fact
@@ -134,7 +134,7 @@ def _each_state(config: Config, work: Callable[[Cluster, State], None]) -> None:
 class CheckUnit:
     """One salt's rows of both versions in one cluster."""
 
-    hbase: HBaseSettings
+    config: Config
     cluster: Cluster
     topic: Topic
     old: str
@@ -174,7 +174,7 @@ def check(config: Config, topic: Topic, to: str, run_units: Runner) -> int:
             old = state.read(topic.name, mapping)
         stops: list[bytes | None] = [*mapping.salts[1:], None]
         for salt, stop in zip(mapping.salts, stops, strict=True):
-            units.append(CheckUnit(config.hbase, name, topic, old, to, salt, stop))
+            units.append(CheckUnit(config, name, topic, old, to, salt, stop))
     parts = run_units(check_unit, units)
     rows, differing = sum(part.rows for part in parts), sum(part.differing for part in parts)
     if differing:
@@ -190,9 +190,7 @@ def check_unit(unit: CheckUnit) -> Checked:
     """Rows that differ are read again by their keys: serve writes one version after the other."""
     mapping, schema, checked = mapping_of(unit.topic), landed_schema(unit.topic.make_codec()), Checked()
     old, new = mapping.version(unit.old), mapping.version(unit.new)
-    settings = {"prod": unit.hbase.prod, "loki": unit.hbase.loki}[unit.cluster]
-    assert settings is not None
-    with HBase(unit.cluster, settings) as left, HBase(unit.cluster, settings) as right:
+    with open_cluster(unit.config, unit.cluster) as left, open_cluster(unit.config, unit.cluster) as right:
         pairs = merged(left.scan(old.table, unit.start, unit.stop), right.scan(new.table, unit.start, unit.stop))
         for key, one, other in pairs:
             checked.rows += 1

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import pyarrow.compute as pc
-
 from pipeline_lib.batches.progress import BatchPlan
 from pipeline_lib.batches.run import Limits, RunReport, Source, Written, run_batches
 from pipeline_lib.config import Config
@@ -17,7 +15,7 @@ from pipeline_lib.hbase.readers import ON, notes_of
 from pipeline_lib.hbase.state import State, moment
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_fetch import TopicInfo
-from pipeline_lib.landing.rows import land_records
+from pipeline_lib.landing.rows import decoded_rows, land_records
 from pipeline_lib.log import fact
 from pipeline_lib.records.offsets import OffsetRange
 from pipeline_lib.topics import Topic
@@ -53,7 +51,7 @@ def serve_unit(unit: ServeUnit) -> Served:
         putter = Putter(cluster, version.table, config.hbase)
         records = kafka.read(unit.info, unit.span, config.batch.fetch_bytes)
         for events in land_records(records, unit.topic.make_codec(), unit.info.topic_id, unit.span.partition):
-            good = events.filter(pc.equal(events.column("quality"), "ok"))
+            good = decoded_rows(events)
             quarantined += events.num_rows - good.num_rows
             putter.put(rows(good, mapping, version))
     return Served(putter.done.rows, quarantined, len(putter.done.refused))

@@ -20,7 +20,7 @@ from pipeline_lib.hbase.diff import Places, Range, Stored
 from pipeline_lib.hbase.mapping import Row, latest, rows
 from pipeline_lib.io.hbase import HBase
 from pipeline_lib.io.s3 import S3
-from pipeline_lib.landing.rows import land_records
+from pipeline_lib.landing.rows import decoded_rows, land_records
 from pipeline_lib.topics import Topic
 
 SideName = Literal["prod", "loki", "archive"]
@@ -134,7 +134,7 @@ def _archived(side: ArchiveSide, ranges: Sequence[Range], chunk: tuple[int, int]
         data = read_segment(segment, store.get(f"{side.path}/{segment.path}"))
         batches = (_of_chunk(batch, chunk) for batch in data.iter_batches(READ_RECORDS))
         for events in land_records(batches, codec, segment.topic_id, segment.partition):
-            decoded = events.filter(pc.equal(events.column("quality"), "ok"))
+            decoded = decoded_rows(events)
             yield from (row for row in rows(decoded, mapping, mapping.version(side.version)) if row.key in places)
 
 

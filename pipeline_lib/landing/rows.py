@@ -60,6 +60,11 @@ def land_records(
             yield _rows(schema, records.take(rows), topic_id, partition, None, [reason for _, reason in refused])
 
 
+def decoded_rows(landed: pa.RecordBatch) -> pa.RecordBatch:
+    """Of rows of the events table those of decoded events: the quarantined records are left out."""
+    return landed.filter(pc.equal(landed.column("quality"), "ok"))
+
+
 def _rows(
     schema: pa.Schema,
     origin: pa.RecordBatch,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from pipeline_lib.archive.commits import archive_path, chain_app_id, check_contiguous, read_chain
+from pipeline_lib.archive.commits import archive_path
+from pipeline_lib.archive.log import read_commits
 from pipeline_lib.archive.segment import Segment
 from pipeline_lib.config import Config
 from pipeline_lib.hbase.clusters import open_cluster
@@ -84,9 +85,7 @@ def _read_archives(
         table = ArchiveTable(config.s3, archive_path(name, plan.topic))
         if not table.exists:
             continue
-        commits = read_chain(table.commits(), table.progress({0: chain_app_id()}).get(0))
-        check_contiguous(commits)
-        for commit in commits:
+        for commit in read_commits(table):
             found += [(name, segment) for segment in commit.segments if overlaps(segment, "event_time", plan.span)]
             ends.update({(commit.topic_id, p): until for p, (_, until) in commit.covers.items()})
     return tuple(found), ends

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline_lib.archive.segment import Segment
 from pipeline_lib.config import Config
@@ -19,7 +18,7 @@ from pipeline_lib.hbase.clusters import mapping_of, open_cluster
 from pipeline_lib.hbase.mapping import HBaseMapping, HBaseVersion, Row, event_time_of, rows
 from pipeline_lib.hbase.put import Putter
 from pipeline_lib.io.s3 import S3
-from pipeline_lib.landing.rows import land_records
+from pipeline_lib.landing.rows import decoded_rows, land_records
 from pipeline_lib.log import fact
 from pipeline_lib.replay.plan import ReplayPlan
 from pipeline_lib.replay.run import Replayed, read_planned
@@ -68,8 +67,7 @@ class HBaseTarget:
         """The wanted rows of RAW_RECORD rows, in their order."""
         topic, mapping, schema, found = self.declared, self.mapping, self.schema, []
         for events in land_records([records], topic.make_codec(), topic_id, partition):
-            good = events.filter(pc.equal(events.column("quality"), "ok"))
-            found += [row for row in rows(good, mapping, schema) if self.wants(row.key)]
+            found += [row for row in rows(decoded_rows(events), mapping, schema) if self.wants(row.key)]
         return found
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from bench import hbase
+from bench import hbase, hbase_diff
 from bench.peer import backup, harness, restore
 from pipeline_lib.archive.run import archive_topic
 from pipeline_lib.batches.run import Limits
@@ -73,10 +74,13 @@ def measured(table: Table, name: str, work: Callable[[], Any], records: int = RE
     started = time.monotonic()
     with Peak() as peak:
         result = work()
-    seconds = time.monotonic() - started
-    rate = f"{records / seconds:,.0f}"
-    table.add_row(name, f"{seconds:.1f}", rate, f"{records * size / 1e6 / seconds:.0f}", f"{peak.mb:,.0f}")
+    add_row(table, name, time.monotonic() - started, records, size, f"{peak.mb:,.0f}")
     return result
+
+
+def add_row(table: Table, name: str, seconds: float, records: int, size: int, peak_mb: str = "") -> None:
+    rate = f"{records / seconds:,.0f}"
+    table.add_row(name, f"{seconds:.1f}", rate, f"{records * size / 1e6 / seconds:.0f}", peak_mb)
 
 
 def payload(number: int) -> bytes:
@@ -158,7 +162,8 @@ def run(config: Config) -> None:
         "replay to Kafka, with its verification",
         lambda: execute(config, request, sink, digest, skip_corrupt=False),
     )
-    hbase.run(config, lambda name, work, records, size: measured(table, name, work, records, size), console)
+    hbase.run(config, partial(measured, table), partial(add_row, table), console)
+    hbase_diff.run(config, partial(measured, table), console)
     spark.stop()
     if peer := harness():
         measured(table, "peer: kafka-backup archives, zstd", lambda: backup(peer, config, TOPIC.name))

@@ -1,24 +1,24 @@
-"""Replay to HBase beside a plain happybase loop, diff beside plain scans, and the bytes of a row in either schema.
+"""Replay to HBase beside a plain happybase loop and the Java client, and the bytes of a row in either schema.
 
-The server's own limit (the Java client's buffered mutator) is not measured: HBase's PerformanceEvaluation is not among
-the locked jars.
+The loop and the Java client are given the rows; a replay reads them from S3, checks and decodes them before it puts
+them, and reads back what it put. All of it is one cluster's, which shares the machine's cores with its clients.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import happybase
 import pyarrow as pa
 from rich.console import Console
 
+from bench.hbase_java import load
 from pipeline_lib.archive.run import archive_topic
 from pipeline_lib.batches.run import Limits
 from pipeline_lib.config import Config
 from pipeline_lib.hbase.clusters import mapping_of, open_cluster
-from pipeline_lib.hbase.diff_run import diff, open_comparison, span_ms
 from pipeline_lib.hbase.mapping import HBaseMapping, put_batches, rows
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_produce import Writer
@@ -26,8 +26,8 @@ from pipeline_lib.io.spark import spark_runner
 from pipeline_lib.landing.rows import land_records
 from pipeline_lib.records.batch import RAW_RECORD
 from pipeline_lib.replay.hbase import HBaseSink
-from pipeline_lib.replay.plan import ReplayRequest
-from pipeline_lib.replay.run import execute, plan
+from pipeline_lib.replay.plan import ReplayPlan, ReplayRequest
+from pipeline_lib.replay.run import Replayed, Verified, execute, plan
 from pipeline_lib.timespan import TimeSpan
 from pipeline_lib.topics import Topic, load_topic
 
@@ -54,10 +54,11 @@ layout = "packed"
 """
 
 Measure = Callable[[str, Callable[[], Any], int, int], Any]
+Apart = Callable[[str, float, int, int], None]
 
 
-def run(config: Config, measured: Measure, console: Console) -> None:
-    """Prints nothing itself but what is no rate; `measured` makes the lines of the table."""
+def run(config: Config, measured: Measure, measured_apart: Apart, console: Console) -> None:
+    """Prints nothing itself but what is no rate; `measured` and `measured_apart` make the lines of the table."""
     path = config.topics / "bench-rows.toml"
     path.write_text(TOML)
     topic = load_topic(config.topics, "bench-rows")
@@ -66,30 +67,43 @@ def run(config: Config, measured: Measure, console: Console) -> None:
     archive_topic(config, topic, Limits(), runner)
     events = _events(topic)
     measured("limit: one happybase loop puts the rows", lambda: _loop(config, topic, events), ROWS, size)
+    seconds = _java(config, topic)
+    measured_apart("limit: the Java client's buffered mutator", seconds, ROWS, size)
     request = ReplayRequest(topic.name, SPAN)
     for version in ("v1", "v2"):
-        sink = HBaseSink(config, runner, ("prod", "loki"), version)
+        sink = TimedSink(config, runner, ("prod",), version)
         digest = plan(config, request, sink).id
-        started = time.monotonic()
-        entry = measured(
-            f"replay to both clusters, {version}, read back",
-            lambda sink=sink, digest=digest: execute(config, request, sink, digest, skip_corrupt=False),  # type: ignore[misc]
-            2 * ROWS,
-            size,
-        )
-        console.print(
-            f"replay {version}: {entry['status']}, {entry['records']:,} rows, {time.monotonic() - started:.1f} s"
-        )
-    measured(
-        "limit: plain scans of Prod and Loki",
-        lambda: [_scan(config, name) for name in ("prod", "loki")],
-        2 * ROWS,
-        size,
-    )
-    comparison = open_comparison(config, topic, "v1", ("prod", "loki"), *span_ms(None, None))
-    report = measured("diff of Prod and Loki", lambda: diff(comparison, runner), 2 * ROWS, size)
-    console.print(f"diff: {report.as_dict()}")
+        entry = execute(config, request, sink, digest, skip_corrupt=False)
+        measured_apart(f"replay to Prod, {version}: read from S3, decode, put", sink.seconds["write"], ROWS, size)
+        measured_apart(f"replay to Prod, {version}: read back and compare", sink.seconds["verify"], ROWS, size)
+        console.print(f"replay to HBase, {version}: {entry['status']}, {entry['records']:,} rows")
     console.print(f"bytes a row in HBase's cells: {_cell_bytes(topic)}")
+
+
+class TimedSink(HBaseSink):
+    """Notes what the two halves of a replay take."""
+
+    seconds: ClassVar[dict[str, float]] = {}
+
+    def write(self, plan: ReplayPlan, begun: Mapping[str, Any], skip_corrupt: bool) -> Replayed:
+        started = time.monotonic()
+        done = super().write(plan, begun, skip_corrupt)
+        self.seconds["write"] = time.monotonic() - started
+        return done
+
+    def verify(self, plan: ReplayPlan, begun: Mapping[str, Any], written: Replayed, skip_corrupt: bool) -> Verified:
+        started = time.monotonic()
+        done = super().verify(plan, begun, written, skip_corrupt)
+        self.seconds["verify"] = time.monotonic() - started
+        return done
+
+
+def _java(config: Config, topic: Topic) -> float:
+    mapping = mapping_of(topic)
+    with open_cluster(config, "prod") as prod:
+        prod.create_table("bench_java", mapping.family, mapping.salt_buckets)
+        load(prod.settings, "bench_java", mapping.family, mapping.salt_buckets, ROWS // 4, len(NAMES), START)  # warm
+        return load(prod.settings, "bench_java", mapping.family, mapping.salt_buckets, ROWS, len(NAMES), START)
 
 
 def _event(number: int) -> bytes:
@@ -131,12 +145,6 @@ def _loop(config: Config, topic: Topic, events: list[pa.RecordBatch]) -> None:
             with table.batch(timestamp=some[0].timestamp) as requests:
                 for row in some:
                     requests.put(row.key, row.cells)
-
-
-def _scan(config: Config, name: str) -> int:
-    settings = getattr(config.hbase, name)
-    host, port = settings.thrift.split(":")
-    return sum(1 for _ in happybase.Connection(host, int(port)).table("bench").scan(batch_size=1000))
 
 
 def _cell_bytes(topic: Topic) -> str:

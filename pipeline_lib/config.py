@@ -91,6 +91,7 @@ class Config(Settings):
 
     stack: Path | None = None
     topics: Path = Path("conf/topics")
+    analyses: Path = Path("conf/analysis")
     kafka: KafkaSettings
     s3: S3Settings
     hdfs: HdfsSettings

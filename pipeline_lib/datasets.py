@@ -8,6 +8,11 @@ def events_path(settings: HdfsSettings, topic: str) -> str:
     return f"{settings.url.rstrip('/')}{settings.root.rstrip('/')}/landing/{topic}"
 
 
+def analysis_path(settings: HdfsSettings, analysis: str) -> str:
+    """The table of an analysis' results: see analysis.results."""
+    return f"{settings.url.rstrip('/')}{settings.root.rstrip('/')}/analysis/{analysis}"
+
+
 def replay_key(replay_id: str) -> str:
     """The ledger entry of a replay, in the archive's bucket."""
     return f"replays/{replay_id}.json"

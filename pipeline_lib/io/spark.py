@@ -15,13 +15,18 @@ import pyarrow as pa
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
+from pyspark.sql import Column as Column
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Window as Window
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from pipeline_lib import errors, log
 from pipeline_lib.errors import LodeError, LostRace, ServerUnavailable
 
 Session = SparkSession
+Frame = DataFrame
+functions = F  # for the pure functions from frame to frame in analysis/, which touch no system
 T = TypeVar("T")
 R = TypeVar("R")
 

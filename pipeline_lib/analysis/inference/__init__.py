@@ -1,0 +1,1 @@
+"""Statistical inference on sufficient statistics: no Spark, no visitor's own row."""

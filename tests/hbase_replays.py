@@ -44,6 +44,7 @@ class Case:
     kafka: Kafka
     topic: str
     day: int
+    table: str = TABLE
 
     @property
     def config(self) -> Config:
@@ -77,13 +78,13 @@ class Case:
     def put(self, found: Mapping[bytes, Mapping[bytes, bytes]], timestamp: int, clusters: Any = CLUSTERS) -> None:
         for name in clusters:
             with open_cluster(self.config, name) as cluster:
-                cluster.put(TABLE, list(found.items()), timestamp)
+                cluster.put(self.table, list(found.items()), timestamp)
 
-    def stored(self, cluster: str, table: str = TABLE) -> Table:
+    def stored(self, cluster: str, table: str = "") -> Table:
         """The rows of this case's days."""
         since, until = (at.to_bytes(8, "big") for at in (self.day, self.day + 10 * DAY))
         with open_cluster(self.config, cluster) as opened:
-            return {key: cells for key, cells in opened.scan(table) if since <= key[1:9] < until}
+            return {key: cells for key, cells in opened.scan(table or self.table) if since <= key[1:9] < until}
 
     def expected(self, version: str = "v1", wanted: Callable[[bytes, int], bool] = lambda key, at: True) -> Table:
         """The rows of what was produced, as HBase keeps them when each is put in the order of its offset.
@@ -123,4 +124,4 @@ def new_case(deployment: Deployment, kafka: Kafka, name: str, partitions: int = 
         f'[hbase.versions.v1]\ntable = "{table}"\n[hbase.versions.v2]\ntable = "{table}_v2"\nlayout = "packed"',
     )
     kafka.create_topic(topic, partitions, {"retention.ms": "-1", "max.message.bytes": "30000000"})
-    return Case(deployment, kafka, topic, START + next(_DAYS) * DAY)
+    return Case(deployment, kafka, topic, START + next(_DAYS) * DAY, table)

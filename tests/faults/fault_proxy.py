@@ -4,6 +4,7 @@ hook in the job."""
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -74,3 +75,63 @@ def _close(*sockets: socket.socket) -> None:
             each.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits on it; until then close would not close it
         with suppress(OSError):
             each.close()
+
+
+class SilentProxy(FaultProxy):
+    """From the first request that matches, keeps all answers back for some seconds, and hands them on then: late."""
+
+    def __init__(self, upstream: str, pattern: bytes, seconds: float) -> None:
+        self._seconds, self._until = seconds, 0.0
+        super().__init__(upstream, pattern, self._begin, before=False)
+
+    def _begin(self) -> None:
+        self._until = time.monotonic() + self._seconds
+
+    def _requests(self, client: socket.socket, server: socket.socket, matched: threading.Event) -> None:
+        with suppress(OSError):
+            while data := client.recv(1 << 16):
+                if not self.fired.is_set() and self._pattern.search(data):
+                    self._fire()
+                server.sendall(data)
+        # the answer to a client that is gone is still waited for, as a slow network would
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_WR)
+
+    def _answers(self, server: socket.socket, client: socket.socket, matched: threading.Event) -> None:
+        with suppress(OSError):
+            while data := server.recv(1 << 16):
+                time.sleep(max(0.0, self._until - time.monotonic()))
+                client.sendall(data)
+        _close(client, server)
+
+
+class HalfClosingProxy(FaultProxy):
+    """At the first request that matches, shuts one direction of its connection: the other stays open and silent."""
+
+    def __init__(self, upstream: str, pattern: bytes, direction: str) -> None:
+        self._direction = direction
+        super().__init__(upstream, pattern, lambda: None, before=True)
+
+    def _requests(self, client: socket.socket, server: socket.socket, matched: threading.Event) -> None:
+        with suppress(OSError):
+            while data := client.recv(1 << 16):
+                if not self.fired.is_set() and self._pattern.search(data):
+                    matched.set()  # from here on nothing of this connection is answered
+                    self._fire()
+                    if self._direction == "to the client":
+                        client.shutdown(socket.SHUT_WR)
+                    else:
+                        server.shutdown(socket.SHUT_WR)
+                        server.sendall(data)  # raises: the request is lost, and the client is not told
+                if not matched.is_set():
+                    server.sendall(data)
+        if not matched.is_set():
+            _close(client, server)
+
+    def _answers(self, server: socket.socket, client: socket.socket, matched: threading.Event) -> None:
+        with suppress(OSError):
+            while data := server.recv(1 << 16):
+                if not matched.is_set():
+                    client.sendall(data)
+        if not matched.is_set():
+            _close(client, server)

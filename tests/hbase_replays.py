@@ -81,10 +81,12 @@ class Case:
                 cluster.put(self.table, list(found.items()), timestamp)
 
     def stored(self, cluster: str, table: str = "") -> Table:
-        """The rows of this case's days."""
+        """The rows of this case's days; none where the table is not made yet."""
+        table = table or self.table
         since, until = (at.to_bytes(8, "big") for at in (self.day, self.day + 10 * DAY))
         with open_cluster(self.config, cluster) as opened:
-            return {key: cells for key, cells in opened.scan(table or self.table) if since <= key[1:9] < until}
+            found = opened.scan(table) if table in opened.tables() else ()
+            return {key: cells for key, cells in found if since <= key[1:9] < until}
 
     def expected(self, version: str = "v1", wanted: Callable[[bytes, int], bool] = lambda key, at: True) -> Table:
         """The rows of what was produced, as HBase keeps them when each is put in the order of its offset.

@@ -30,9 +30,12 @@ def event_columns(analysis: Analysis) -> dict[str, Column]:
     wrong = (_fits(m) & given(m.value) & number(m.value).isNull() for m in measures if m.value)
     columns["not_a_number"] = F.coalesce(_any(wrong), F.lit(False))
     for n, name in enumerate(segment_names(analysis)):
-        of_name = F.filter("attributes", lambda a, name=name: a["name"] == name)  # type: ignore[misc]
-        columns[f"attribute_{n}"] = F.when(is_decision(), F.try_element_at(of_name, F.lit(1))["value"])
+        columns[f"attribute_{n}"] = F.when(is_decision(), _attribute(name))
     return columns
+
+
+def _attribute(name: str) -> Column:
+    return F.try_element_at(F.filter("attributes", lambda each: each["name"] == name), F.lit(1))["value"]
 
 
 def _fits(metric: Metric) -> Column:

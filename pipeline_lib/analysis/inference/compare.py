@@ -75,9 +75,9 @@ def compare(
     options = {"alpha": settings.alpha, "confidence_level": 1 - settings.alpha, "equal_var": False}
     found = RatioOfMeans(*columns, use_t=True, **options).analyze_aggregates(control, treatment)
     large = RatioOfMeans(*columns, use_t=False, **options).analyze_aggregates(control, treatment)
-    error = (large.effect_size_ci_upper - large.effect_size) / float(norm.ppf(1 - settings.alpha / 2))
+    error = float(large.effect_size_ci_upper - large.effect_size) / float(norm.ppf(1 - settings.alpha / 2))
     positive = found.control > 0 and found.treatment > 0
-    low, high, p = always_valid(found.effect_size, error, control.count() + treatment.count(), settings)
+    low, high, p = always_valid(float(found.effect_size), error, int(control.count() + treatment.count()), settings)
     return Comparison(
         control=_finite(found.control),
         treatment=_finite(found.treatment),

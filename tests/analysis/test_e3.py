@@ -7,21 +7,18 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from analysis_events import landed
 from deployments import Deployment
 
 from pipeline_lib.analysis.declaration import Analysis, load_analysis
 from pipeline_lib.analysis.results import DDL
 from pipeline_lib.analysis.run import analysed_rows, days_of, with_sources
-from pipeline_lib.codecs import CodecSettings, make_codec
 from pipeline_lib.datasets import analysis_path
 from pipeline_lib.io.analysis_tables import AnalysisTable, read_export
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_produce import Writer
 from pipeline_lib.io.spark import Session
-from pipeline_lib.landing.rows import decoded_rows, land_records
-from pipeline_lib.records.batch import RAW_RECORD
 
 DAYS = days_of(date(2020, 9, 14), date(2020, 9, 17))
 PUBLISHED = {
@@ -51,15 +48,9 @@ def declared(e3: Path, folder: Path, topic: str = "events") -> Analysis:
     return load_analysis(path)
 
 
-def landed(spark: Session, file: Path) -> Any:
-    codec = make_codec(CodecSettings("optimizely-event-batch"))
-    with gzip.open(file, "rb") as lines:
-        values = [line.rstrip(b"\n") for line in lines]
-    records = [{"offset": n, "timestamp": 1_600_200_000_000, "timestamp_type": 0, "key": None, "value": value,
-                "headers": []} for n, value in enumerate(values)]  # fmt: skip
-    batch = pa.RecordBatch.from_pylist(records, schema=RAW_RECORD)
-    rows = pa.Table.from_batches([decoded_rows(each) for each in land_records([batch], codec, "t", 0)])
-    return spark.createDataFrame(rows)
+def lines(file: Path) -> list[bytes]:
+    with gzip.open(file, "rb") as found:
+        return [line.rstrip(b"\n") for line in found]
 
 
 def assert_published(rows: list[Mapping[str, Any]], published: Mapping[str, Any]) -> None:
@@ -109,7 +100,7 @@ def test_export_files(spark: Session, e3: Path, published: dict[str, Any], tmp_p
 
 def test_collector_batches(spark: Session, e3: Path, published: dict[str, Any], tmp_path: Path) -> None:
     analysis = declared(e3, tmp_path)
-    events = with_sources(spark, landed(spark, e3 / "collector_batches.jsonl.gz"), analysis)
+    events = with_sources(spark, landed(spark, lines(e3 / "collector_batches.jsonl.gz")), analysis)
     rows = analysed_rows(events, DAYS, analysis)
     assert_published(rows, published)
     assert analysed_rows(events, DAYS[-1:], analysis) == [row for row in rows if row["date"] == DAYS[-1]]
@@ -121,9 +112,8 @@ def test_dirty_batches_through_kafka_and_landing(
     topic = deployment.declare("e3", 'codec = "optimizely-event-batch"\n[quality]\nmax_quarantined_share = 0.1')
     kafka.create_topic(topic, 2, {"retention.ms": "-1"})
     writer = Writer(deployment.config.kafka)
-    with gzip.open(e3 / "collector_batches_dirty.jsonl.gz", "rb") as lines:
-        for line in lines:
-            writer.write(topic, None, line.rstrip(b"\n"), 1_600_200_000_000)
+    for line in lines(e3 / "collector_batches_dirty.jsonl.gz"):
+        writer.write(topic, None, line, 1_600_200_000_000)
     writer.flush()
     deployment.lode("land", topic)
     declared(e3, tmp_path, topic)

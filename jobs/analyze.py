@@ -12,7 +12,7 @@ import typer
 from pipeline_lib.analysis.declaration import load_analysis
 from pipeline_lib.analysis.run import analyze, changed_days, days_of
 from pipeline_lib.config import load_config
-from pipeline_lib.errors import ConfigError
+from pipeline_lib.errors import ConfigError, DataMissing
 from pipeline_lib.io.spark import session
 from pipeline_lib.job import AsJson, ConfigPath, run
 from pipeline_lib.output import print_result
@@ -43,11 +43,14 @@ def main(
     else:
         span = TimeSpan.parse(str(since), str(until))
         days = days_of(span.since.date(), span.until.date())
-    if not days:
-        return print_result(
-            {"days": 0, "note": "nothing to do: no day was touched, or the span holds no whole day"}, as_json
-        )
-    return print_result(analyze(deployment, name, analysis, days, spark).as_dict(), as_json)
+    if changed and not days:
+        print_result({"days": 0, "note": "nothing to do: landing has touched no day since the last analysis"}, as_json)
+        return
+    report = analyze(deployment, name, analysis, days, spark)
+    print_result(report.as_dict(), as_json)
+    if report.not_published:
+        clusters = " and ".join(report.not_published)
+        raise DataMissing(f"HBase {clusters} did not take the results: run the same line again when it is back")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from jobs import (
     kafka_to_hdfs,
     kafka_to_s3,
     ledger,
+    report,
     s3_to_hbase,
     s3_to_kafka,
     vacuum,
@@ -30,6 +31,7 @@ app.command("land")(submitted("land", "kafka_to_hdfs.py", kafka_to_hdfs.main))
 app.command("archive")(submitted("archive", "kafka_to_s3.py", kafka_to_s3.main))
 app.command("serve")(submitted("serve", "kafka_to_hbase.py", kafka_to_hbase.main))
 app.command("analyze")(submitted("analyze", "analyze.py", analyze.main))
+app.command("report")(submitted("report", "report.py", report.main))
 replay = typer.Typer(no_args_is_help=True, help="Emit archived records of a span again.")
 replay.command("kafka")(submitted("replay kafka", "s3_to_kafka.py", s3_to_kafka.main))
 replay.command("hbase")(submitted("replay hbase", "s3_to_hbase.py", s3_to_hbase.main))

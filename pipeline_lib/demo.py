@@ -41,7 +41,7 @@ console = Console(stderr=True)
 
 
 def main() -> None:
-    """Run the main job on a stack of its own: generate, land, archive, lose the topic, replay a day, compare."""
+    """Run the main job on a stack of its own: generate, land, archive, analyse, lose two stores, replay, compare."""
     home = Path(os.environ.get("LODE_DEMO_HOME", ".lode/demo"))
     os.environ["LODE_STACK_HOME"] = str(home)
     stack = Stack(home)
@@ -72,20 +72,24 @@ def _run(config: Config, home: Path) -> list[tuple[str, str, str, bool]]:
     landed = _lode("land", TOPIC)
     _step(4, "Archiving on S3")
     archived = _lode("archive", TOPIC)
+    _step(5, "Analysing the experiments")
+    analyzed = _lode("analyze", "experiments", "--since", f"{SPAN.since:%Y-%m-%d}", "--until", f"{SPAN.until:%Y-%m-%d}")
+    found = {(r["experiment"], r["variation"]): r for r in _lode("results")["results"]
+             if (r["metric"], r["segment"]) == ("revenue_per_visitor", "all")}  # fmt: skip
     rows = _lose_and_restore_prod(config)
     day = list(SPAN.days())[1]
     with Kafka(config.kafka) as kafka:
         before = fingerprint(kafka, day)
-        _step(8, "Losing the topic: it is deleted, and made again empty")
+        _step(9, "Losing the topic: it is deleted, and made again empty")
         partitions = len(kafka.describe(TOPIC).partitions)
         kafka.delete_topic(TOPIC)
         kafka.create_topic(TOPIC, partitions, {"retention.ms": "-1"})
-        _step(9, f"Planning the replay of {day.since:%Y-%m-%d}")
+        _step(10, f"Planning the replay of {day.since:%Y-%m-%d}")
         span = ["--since", f"{day.since:%Y-%m-%d}", "--until", f"{day.until:%Y-%m-%d}"]
         digest = _lode("replay", "kafka", TOPIC, *span)["digest"]
-        _step(10, f"Executing the plan {digest}")
+        _step(11, f"Executing the plan {digest}")
         replayed = _lode("replay", "kafka", TOPIC, *span, "--execute", digest)
-        _step(11, "Comparing the topic with what it was, record for record")
+        _step(12, "Comparing the topic with what it was, record for record")
         after = fingerprint(kafka, TimeSpan(SPAN.since - timedelta(days=9), SPAN.until + timedelta(days=9)))
     count = sum(records for records, _ in before.values())
     return [
@@ -102,6 +106,12 @@ def _run(config: Config, home: Path) -> list[tuple[str, str, str, bool]]:
             _seconds(archived),
             archived["records"] == truth["records"],
         ),
+        (
+            "analysed",
+            f"{analyzed['results']:,} results, {analyzed['alarms']} SRM alarms",
+            _seconds(analyzed),
+            {key: (int(r["visitors"]), int(r["total"])) for key, r in found.items()} == _true_totals(truth),
+        ),
         *rows,
         (
             f"replayed {day.since:%Y-%m-%d}",
@@ -113,17 +123,27 @@ def _run(config: Config, home: Path) -> list[tuple[str, str, str, bool]]:
     ]
 
 
+def _true_totals(truth: dict[str, Any]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Visitors and revenue (cents) of each variation as the generator counted them."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for cell in truth["cells"]:
+        key = (cell["experiment_id"], cell["variation_id"])
+        visitors, revenue = found.get(key, (0, 0))
+        found[key] = visitors + cell["visitors"], revenue + cell["revenue"]
+    return found
+
+
 def _lose_and_restore_prod(config: Config) -> list[tuple[str, str, str, bool]]:
-    _step(5, "Serving to HBase, Prod and Loki")
+    _step(6, "Serving to HBase, Prod and Loki")
     served = _lode("serve", TOPIC)
     written = {name: values["v1"]["rows"] for name, values in served.items() if name in CLUSTERS}
-    _step(6, "Losing Prod's table, and replaying it from S3")
+    _step(7, "Losing Prod's table, and replaying it from S3")
     with open_cluster(config, "prod") as prod:
         prod.delete_table(mapping_of(load_topic(config.topics, TOPIC)).version("v1").table)
     span = ["--since", "2026-01-01", "--until", "2027-01-01", "--cluster", "prod"]
     digest = _lode("replay", "hbase", TOPIC, *span)["digest"]
     replayed = _lode("replay", "hbase", TOPIC, *span, "--execute", digest)
-    _step(7, "Comparing Prod with Loki and with the archive, row for row")
+    _step(8, "Comparing Prod with Loki and with the archive, row for row")
     clusters = _lode("hbase", "diff", TOPIC)
     archive = _lode("hbase", "diff", TOPIC, "--left", "archive", "--right", "prod")
     compared = {values[side] for values in (clusters, archive) for side in ("left_rows", "right_rows")}
@@ -174,7 +194,7 @@ def _seconds(result: dict[str, Any]) -> str:
 
 
 def _step(number: int, text: str) -> None:
-    console.print(f"[bold]{number}/11[/bold] {text}", highlight=False)
+    console.print(f"[bold]{number}/12[/bold] {text}", highlight=False)
 
 
 def _show(rows: list[tuple[str, str, str, bool]], seconds: float) -> None:

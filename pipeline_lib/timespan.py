@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 from pipeline_lib.errors import ConfigError
 
@@ -56,6 +57,13 @@ class TimeSpan:
 
     def __str__(self) -> str:
         return f"{format_time(self.since)}/{format_time(self.until)}"
+
+
+def day_bounds(day: date, zone: str) -> tuple[datetime, datetime]:
+    """The UTC times [since, until) of a day in a time zone."""
+    local = (datetime.combine(each, time(), ZoneInfo(zone)) for each in (day, day + timedelta(days=1)))
+    since, until = (each.astimezone(UTC) for each in local)
+    return since, until
 
 
 def parse_time(text: str) -> datetime:

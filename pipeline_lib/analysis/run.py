@@ -1,9 +1,9 @@
 """Landed events -> results: the analysis of some days, from reading to commit."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from typing import Any
 
 from scipy.stats import norm
 
@@ -11,6 +11,7 @@ from pipeline_lib.analysis.declaration import Analysis
 from pipeline_lib.analysis.events import judged
 from pipeline_lib.analysis.inference.quantiles import Quantile
 from pipeline_lib.analysis.moments import GROUP, moments, quantiles, visitors_to_date
+from pipeline_lib.analysis.publish import publish
 from pipeline_lib.analysis.quality import COLUMNS, event_quality, visitor_quality
 from pipeline_lib.analysis.results import DDL, Group, Row, quality_rows, result_rows, sample_rows
 from pipeline_lib.analysis.visitors import event_columns, exposures, visitor_days
@@ -20,31 +21,27 @@ from pipeline_lib.errors import ConfigError
 from pipeline_lib.io.analysis_tables import AnalysisTable, EventsVersion, count_quarantined, read_events, read_source
 from pipeline_lib.io.spark import Frame, Session
 from pipeline_lib.log import fact
+from pipeline_lib.timespan import day_bounds
 
 
 @dataclass(frozen=True)
 class AnalysisReport:
-    """What was computed; `reasons`: how many results have a reason instead of numbers."""
+    """What was computed; `reasons`: how many results have a reason instead of numbers; `alarms`: SRM alarms, one a day and
+    experiment; `not_published`: clusters that did not take the results."""
 
     days: int
     results: int
     reasons: int
     alarms: int
     events_version: int
+    not_published: Sequence[str] = ()
 
-    def as_dict(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in ("days", "results", "reasons", "alarms", "events_version")}
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def days_of(since: date, until: date) -> list[date]:
     return [since + timedelta(days=n) for n in range((until - since).days)]
-
-
-def day_bounds(day: date, zone: str) -> tuple[datetime, datetime]:
-    """The UTC times [since, until) of a day in a time zone."""
-    local = (datetime.combine(each, time(), ZoneInfo(zone)) for each in (day, day + timedelta(days=1)))
-    since, until = (each.astimezone(UTC) for each in local)
-    return since, until
 
 
 def analyze(config: Config, name: str, analysis: Analysis, days: Sequence[date], spark: Session) -> AnalysisReport:
@@ -59,6 +56,8 @@ def analyze(config: Config, name: str, analysis: Analysis, days: Sequence[date],
     """
     path = events_path(config.hdfs, analysis.topic)
     version = EventsVersion(spark, path)
+    if not days:
+        raise ConfigError("the span holds no whole day: --until is the day after the last one")
     rows: list[Row] = []
     for some in passes(analysis, days):
         since, until = (
@@ -78,7 +77,8 @@ def analyze(config: Config, name: str, analysis: Analysis, days: Sequence[date],
     alarms = {(row["date"], row["experiment_id"]) for row in rows if row.get("alarm")}
     without = sum(row["difference"] is None and row["reason"] != "control" for row in results)
     fact("analyzed", analysis=name, days=len(days), rows=len(rows), events_version=version.number)
-    return AnalysisReport(len(days), len(results), without, len(alarms), version.number)
+    away = publish(config, rows, analysis)
+    return AnalysisReport(len(days), len(results), without, len(alarms), version.number, away)
 
 
 def passes(analysis: Analysis, days: Sequence[date]) -> list[Sequence[date]]:

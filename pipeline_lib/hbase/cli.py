@@ -1,7 +1,8 @@
 """Commands about HBase that need no Spark."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,7 +35,8 @@ def results(
                  **r.values, "until": _time(r.until_ms)} for r in found]  # fmt: skip
         print_result({"cluster": cluster.name, "passed": choice.passed, "results": rows}, as_json)
         return
-    names = list(dict.fromkeys(name for result in found for name in result.values))
+    shown = [_with_intervals(result.values) for result in found]
+    names = list(dict.fromkeys(name for values in shown for name in values))
     columns = ["experiment", "metric", "segment", "variation", *names, "until"]
     lines = [
         [
@@ -42,10 +44,10 @@ def results(
             r.metric,
             r.segment,
             r.variation,
-            *(_text(r.values.get(name)) for name in names),
+            *(values.get(name, "") for name in names),
             _time(r.until_ms),
         ]
-        for r in found
+        for r, values in zip(found, shown, strict=True)
     ]
     print_rows(f"Results, read from {cluster.name}", columns, lines, right=names)
     if not found:
@@ -91,6 +93,15 @@ def _status(config: Config, topic: Topic, name: Cluster) -> dict[str, object]:
 
 def _since(notes: dict[str, str]) -> dict[str, str]:
     return {"diverged_since": notes["diverged_since"]} if "diverged_since" in notes else {}
+
+
+def _with_intervals(values: Mapping[str, Any]) -> dict[str, str]:
+    """The figures as text; those of NAME_low and NAME_high stand behind NAME."""
+    found = {name: _text(value) for name, value in values.items()}
+    for name in [name.removesuffix("_low") for name in values if name.endswith("_low")]:
+        interval = f"[{found.pop(f'{name}_low')}, {found.pop(f'{name}_high', '')}]"
+        found = {n: t for n, t in found.items() if n != name} | {name: f"{found.get(name, '')} {interval}".strip()}
+    return found
 
 
 def _time(ms: int) -> str:

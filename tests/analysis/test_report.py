@@ -1,0 +1,81 @@
+"""The pages: what they say, that they stand alone, and that nothing of the data can break out of them."""
+
+from datetime import date
+from typing import Any
+
+from pipeline_lib.analysis.declaration import Analysis
+from pipeline_lib.analysis.inference.compare import Settings, compare
+from pipeline_lib.analysis.publish import published
+from pipeline_lib.report.pages import pages
+
+DAYS = [date(2026, 11, day) for day in (1, 2, 3)]
+
+
+def declared() -> Analysis:
+    return Analysis.model_validate({
+        "topic": "t",
+        "metrics": {"buys": {"kind": "conversion", "event": "purchase"}},
+        "experiments": [
+            {"id": "e/1", "name": "<b>big</b> & small", "since": "2026-11-01", "control": "a", "metrics": ["buys"],
+             "variations": {"a": {"name": "A"}, "b": {"name": "<script>"}}},
+            {"id": "quiet", "since": "2026-11-01", "control": "a", "metrics": ["buys"],
+             "variations": {"a": {"name": "A"}, "b": {"name": "B"}}},
+        ],
+    })  # fmt: skip
+
+
+def rows(alarm: bool = False) -> list[dict[str, Any]]:
+    from tea_tasting.aggr import Aggregates
+
+    found: list[dict[str, Any]] = []
+    for n, day in enumerate(DAYS, 1):
+        count = 1000 * n
+        a, b = (Aggregates(count, {"value": rate}, {"value": rate * (1 - rate)}) for rate in (0.10, 0.13))
+        for variation, arm in (("a", a), ("b", b)):
+            done = vars(compare(a, arm, Settings())) | ({"reason": "control"} if variation == "a" else {})
+            found.append({"date": day, "part": "result", "experiment_id": "e/1", "metric": "buys", "segment": "all",
+                          "variation_id": variation, "scope": "to_date", "visitors": count, "total": 100.0,
+                          "q_value": done["p_value"], **done})  # fmt: skip
+            found.append({"date": day, "part": "sample", "experiment_id": "e/1", "variation_id": variation,
+                          "visitors": count, "expected": float(count), "p_value": 1.0, "always_valid_p": 1.0,
+                          "alarm": alarm, "reason": "off by 9 %" if alarm else ""})  # fmt: skip
+        found.append({"date": day, "part": "quality", "experiment_id": "", "reason": "bot", "count": 7})
+    return found
+
+
+def test_pages_say_what_was_found() -> None:
+    files = pages(rows(), "experiments", declared())
+    assert set(files) == {"index.html", "ex2f1.html"}
+    page = files["ex2f1.html"]
+    assert page.count("<svg") == 2
+    assert "+30.0%" in page
+    assert "Visitors divide as declared" in page
+    assert "<td>bot</td><td>21</td>" in page
+    assert "no result yet" in files["index.html"]  # of the experiment that has none
+
+
+def test_an_alarm_stands_above_the_results() -> None:
+    page = pages(rows(alarm=True), "experiments", declared())["ex2f1.html"]
+    assert page.index("Sample ratio mismatch: off by 9 %") < page.index("<h2>buys</h2>")
+
+
+def test_pages_stand_alone_and_escape_names() -> None:
+    for page in pages(rows(), "experiments", declared()).values():
+        assert "<script" not in page
+        assert "<b>big" not in page
+        assert "src=" not in page
+        assert "@import" not in page
+
+
+def test_the_same_rows_give_the_same_bytes() -> None:
+    assert pages(rows(), "x", declared()) == pages(list(reversed(rows())), "x", declared())
+
+
+def test_results_for_the_results_page_end_with_the_newest_day() -> None:
+    found = published(rows(), declared())
+    assert [result.until_ms for result in found] == sorted(result.until_ms for result in found)
+    last = found[-1]
+    assert last.until_ms == 1_793_750_400_000  # the end of 3 November, UTC
+    assert last.key == b"e/1\0buys\0all\0b"
+    assert last.values["name"] == "<script>"
+    assert last.values["visitors"] == 3000

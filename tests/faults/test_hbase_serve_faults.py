@@ -94,16 +94,18 @@ def slow_case(deployment: Deployment, kafka: Kafka, name: str) -> Case:
     case = new_case(Deployment(deployment.path, load_config(deployment.path)), kafka, name)
     for partition in (0, 1):
         values = [(case.event(f"{partition}-{i:03}", 0, n=i, body="old"), i * 100) for i in range(ROWS // 2)]
-        case.archive(partition, values)
+        for half in (values[: ROWS // 4], values[ROWS // 4 :]):
+            case.archive(partition, half)
+    serve(case)
     return case
 
 
 def replay_beside(case: Case, request: ReplayRequest, work: Callable[[], None]) -> dict[str, Any]:
-    """Replays while `work` goes on, from when the first rows are there; returns the entry."""
+    """Replays while `work` goes on, from when a first part is written; returns the entry."""
     digest, entries = plan(case.config, request, case.sink()).id, list[dict[str, Any]]()
     run = threading.Thread(target=lambda: entries.append(execute(case.config, request, case.sink(), digest, False)))
     run.start()
-    until(lambda: bool(case.stored("prod")))
+    until(lambda: bool(list(S3(case.config.s3).list(f"replays/{digest}/"))))
     work()
     assert run.is_alive(), "the rows were served while the replay wrote"
     run.join(120)
@@ -129,6 +131,24 @@ def test_newer_versions_are_served_while_their_span_is_replayed(deployment: Depl
         assert (found.count(b"new"), len(found)) == (2 * len(numbers), ROWS)
     archive(case.config, case.topic)
     assert case.replay()["status"] == "done"
+    case.assert_restored()
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a record that is served, but not archived, has the cell timestamp of an archived one's minute"
+)
+def test_newer_versions_of_the_minute_that_is_replayed(deployment: Deployment, kafka: Kafka) -> None:
+    """Not solved: the replay puts the older row later, with an equal cell timestamp, and so it stands."""
+    case = slow_case(deployment, kafka, "minute")
+
+    def live() -> None:
+        newer = [(case.event(f"{p}-{i:03}", 0, body="new"), 50_000 + i) for p in (0, 1) for i in range(150, 200)]
+        for partition in (0, 1):
+            mine = [(value, case.day + at) for value, at in newer[partition * 50 : partition * 50 + 50]]
+            produce(case.config, case.topic, partition, mine)
+        serve(case)
+
+    replay_beside(case, ReplayRequest(case.topic, case.span(0, MINUTE)), live)
     case.assert_restored()
 
 

@@ -76,6 +76,7 @@ def _run(config: Config, home: Path) -> list[tuple[str, str, str, bool]]:
     analyzed = _lode("analyze", "experiments", "--since", f"{SPAN.since:%Y-%m-%d}", "--until", f"{SPAN.until:%Y-%m-%d}")
     found = {(r["experiment"], r["variation"]): r for r in _lode("results")["results"]
              if (r["metric"], r["segment"]) == ("revenue_per_visitor", "all")}  # fmt: skip
+    report = _lode("report", "experiments", "--out", str(home.with_name("report")))
     rows = _lose_and_restore_prod(config)
     day = list(SPAN.days())[1]
     with Kafka(config.kafka) as kafka:
@@ -112,6 +113,7 @@ def _run(config: Config, home: Path) -> list[tuple[str, str, str, bool]]:
             _seconds(analyzed),
             {key: (int(r["visitors"]), int(r["total"])) for key, r in found.items()} == _true_totals(truth),
         ),
+        ("report", report["index"], _seconds(report), Path(report["index"]).is_file()),
         *rows,
         (
             f"replayed {day.since:%Y-%m-%d}",

@@ -131,3 +131,8 @@ def test_dirty_batches_through_kafka_and_landing(
     assert sum(count for (_, reason), count in quality.items() if reason == "bot") == stats["bot_events"], quality
     deployment.lode("analyze", name, *span)
     assert sorted(map(str, table.read())) == sorted(map(str, rows))  # a day is replaced, not added to
+    out = tmp_path / "report"
+    deployment.lode("report", name, "--out", str(out))
+    page = (out / "18786493712.html").read_text()
+    assert "Visitors divide as declared" in page
+    assert page.count("<svg") == 8

@@ -38,4 +38,6 @@ def batch(
         snapshots.append(snapshot)
     who = {"visitor_id": visitor, "snapshots": snapshots, "attributes": list(attributes)}
     body = {"account_id": "1", "visitors": [who]}
-    return json.dumps({"received_at": 1_600_000_000_000, "client_ip": "1.2.3.4", "user_agent": agent, "body": body}).encode()
+    return json.dumps(
+        {"received_at": 1_600_000_000_000, "client_ip": "1.2.3.4", "user_agent": agent, "body": body}
+    ).encode()

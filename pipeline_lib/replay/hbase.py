@@ -10,6 +10,7 @@ from pipeline_lib.hbase.clusters import configured, differences, ensure_table, m
 from pipeline_lib.hbase.mapping import CELL_STEP_MS
 from pipeline_lib.io.s3 import S3
 from pipeline_lib.replay.hbase_clear import Runner, clear
+from pipeline_lib.replay.hbase_tail import TailUnit, open_tails, write_tail
 from pipeline_lib.replay.hbase_units import HBaseTarget, HBaseUnit, write_unit
 from pipeline_lib.replay.hbase_verify import verify_unit
 from pipeline_lib.replay.plan import ReplayPlan
@@ -94,6 +95,9 @@ class HBaseSink:
         if target.clear_span:
             clear(self.config, plan, self.run_units, remove=True)
         parts: list[Replayed] = self.run_units(write_unit, self._units(plan, skip_corrupt))
+        if tails := open_tails(self.config, plan):
+            units = [unit for unit in self._units(plan, skip_corrupt) if unit.partition in tails]
+            self.run_units(write_tail, [TailUnit(unit, *tails[unit.partition]) for unit in units])
         corrupt = dict.fromkeys(path for part in parts for path in part.corrupt)
         refused = tuple(key for part in parts for key in part.refused)
         return Replayed(sum(part.records for part in parts), tuple(corrupt), refused)

@@ -5,12 +5,14 @@ A record's row need not stand as it was put: a later record, of the archive or f
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Literal
 
 from pipeline_lib.archive.segment import Segment
 from pipeline_lib.hbase.clusters import open_cluster
 from pipeline_lib.hbase.mapping import Row, put_batches, too_large
 from pipeline_lib.io.hbase import Cells, HBase
+from pipeline_lib.replay.hbase_tail import TailUnit, open_tails, read_tail
 from pipeline_lib.replay.hbase_units import HBaseUnit
 from pipeline_lib.replay.run import EXAMPLES, Verified
 
@@ -94,12 +96,14 @@ def _settle(unit: HBaseUnit, cluster: HBase, ties: set[bytes], done: Verified) -
 
 
 def standing(unit: HBaseUnit, keys: set[bytes]) -> dict[bytes, dict[bytes, tuple[int, set[bytes]]]]:
-    """For each key and column the greatest timestamp of the plan's records and the values that may stand there: the
+    """For each key and column the greatest timestamp of the replay's records and the values that may stand there: the
     last one of any partition, since partitions have no order among themselves."""
     last: dict[bytes, dict[bytes, dict[int, tuple[int, bytes]]]] = {key: {} for key in keys}
+    tails = open_tails(unit.config, unit.plan)
     for partition, segments in unit.plan.partitions.items():
         part = replace(unit, partition=partition)
-        for found in part.read(segments):
+        newest = read_tail(TailUnit(part, *tails[partition])) if partition in tails else ()
+        for found in chain(part.read(segments), newest):
             for row in () if isinstance(found, Segment) else found:
                 if row.key not in keys or too_large(row):
                     continue

@@ -3,10 +3,14 @@
 from datetime import UTC, date, datetime
 from typing import Any
 
+import numpy as np
 import pytest
 from analysis_events import batch, landed
+from tea_tasting.aggr import Aggregates
 
 from pipeline_lib.analysis.declaration import Analysis
+from pipeline_lib.analysis.inference.compare import Settings, compare
+from pipeline_lib.analysis.inference.quantiles import Quantile, compare_quantiles, ranks
 from pipeline_lib.analysis.run import analysed_rows, days_of
 from pipeline_lib.generate.settings import TrafficSettings
 from pipeline_lib.generate.traffic import generate
@@ -182,3 +186,40 @@ def test_generated_traffic_gives_the_generators_truth(spark: Session) -> None:
         assert last["revenue", experiment, variation]["total"] == revenue
     bots = sum(row["count"] for row in rows if row["part"] == "quality" and row["reason"] == "bot")
     assert bots == truth.bot_events
+
+
+def test_quantiles_and_cuped_are_those_of_the_visitors(spark: Session) -> None:
+    rng = np.random.default_rng(3)
+    values, sums, before = [], {"a": [], "b": []}, {"a": [], "b": []}  # type: ignore[var-annotated]
+    for variation in "ab":
+        for n in range(60):
+            early, late = (int(cents) for cents in rng.lognormal(5, 1, 2))
+            late += early
+            name = f"{variation}{n}"
+            values.append(batch(name, purchase(MIDNIGHT - HOUR, f"b-{name}", revenue=early),
+                                exposure(MIDNIGHT, f"d-{name}", variation),
+                                purchase(MIDNIGHT + HOUR, f"p-{name}", revenue=late)))  # fmt: skip
+            sums[variation].append(late)
+            before[variation].append(early)
+    metrics = {
+        "adjusted": {"kind": "sum", "event": "purchase", "value": "revenue", "adjust": True},
+        "p90": {"kind": "quantile", "event": "purchase", "value": "revenue", "quantile": 0.9},
+    }
+    analysis = declared(metrics=metrics, experiment={"metrics": ["adjusted", "p90"]})
+    found = results(landed(spark, values), analysis)
+    low, at, high = ranks(60, 0.9, 0.05)
+    ordered = {variation: np.sort(cents) for variation, cents in sums.items()}
+    quantile = {v: Quantile(60, o[at - 1], o[low - 1], o[high - 1]) for v, o in ordered.items()}
+    expected = compare_quantiles(quantile["a"], quantile["b"], Settings())
+    assert found["p90", "b"]["treatment"] == quantile["b"].value
+    assert found["p90", "b"]["difference_low"] == pytest.approx(expected.difference_low)
+    arms = []
+    for variation in "ab":
+        cov = np.cov(sums[variation], before[variation])
+        means = {"value": float(np.mean(sums[variation])), "before": float(np.mean(before[variation]))}
+        variances = {"value": float(cov[0, 0]), "before": float(cov[1, 1])}
+        arms.append(Aggregates(60, means, variances, {("before", "value"): float(cov[0, 1])}))
+    adjusted = compare(*arms, Settings(), adjusted=True)
+    assert found["adjusted", "b"]["method"] == "welch, cuped"
+    assert found["adjusted", "b"]["p_value"] == pytest.approx(adjusted.p_value)
+    assert found["adjusted", "b"]["difference"] == pytest.approx(adjusted.difference)

@@ -1,6 +1,6 @@
 """Commands about HBase that need no Spark."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from pipeline_lib.config import Config, load_config
 from pipeline_lib.errors import ConfigError, ServerUnavailable
 from pipeline_lib.hbase.clusters import Cluster, configured, mapping_of, open_cluster
 from pipeline_lib.hbase.readers import choose_reader, notes_of
-from pipeline_lib.hbase.results import read_results
+from pipeline_lib.hbase.results import Result, read_results
 from pipeline_lib.hbase.state import State
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.job import AsJson, ConfigPath, TopicName
@@ -35,21 +35,10 @@ def results(
                  **r.values, "until": _time(r.until_ms)} for r in found]  # fmt: skip
         print_result({"cluster": cluster.name, "passed": choice.passed, "results": rows}, as_json)
         return
-    shown = [_with_intervals(result.values) for result in found]
-    names = list(dict.fromkeys(name for values in shown for name in values))
-    columns = ["experiment", "metric", "segment", "variation", *names, "until"]
-    lines = [
-        [
-            r.experiment,
-            r.metric,
-            r.segment,
-            r.variation,
-            *(values.get(name, "") for name in names),
-            _time(r.until_ms),
-        ]
-        for r, values in zip(found, shown, strict=True)
-    ]
-    print_rows(f"Results, read from {cluster.name}", columns, lines, right=names)
+    if found:
+        print(f"Results, read from {cluster.name}")
+    for name in dict.fromkeys(result.experiment for result in found):
+        _print_experiment(name, [result for result in found if result.experiment == name])
     if not found:
         print(f"No results yet in {cluster.name}")
     for name, reason in choice.passed.items():
@@ -95,12 +84,43 @@ def _since(notes: dict[str, str]) -> dict[str, str]:
     return {"diverged_since": notes["diverged_since"]} if "diverged_since" in notes else {}
 
 
-def _with_intervals(values: Mapping[str, Any]) -> dict[str, str]:
-    """The figures as text; those of NAME_low and NAME_high stand behind NAME."""
-    found = {name: _text(value) for name, value in values.items()}
-    for name in [name.removesuffix("_low") for name in values if name.endswith("_low")]:
+def _print_experiment(name: str, found: Sequence[Result]) -> None:
+    """A table; what is the same in all its lines stands above it, to leave the width of a terminal to the figures."""
+    shown = [
+        {"metric": result.metric, "segment": result.segment, "variation": str(result.values.get("name", result.variation)),
+         **_shown(result.values), "until": _time(result.until_ms)}
+        for result in found
+    ]  # fmt: skip
+    names = list(dict.fromkeys(name for values in shown for name in values if name != "until"))
+    said = []
+    for column in ("segment", "until"):
+        held = {values[column] for values in shown}
+        names = [name for name in names if name != column] + ([column] if len(held) > 1 else [])
+        said += [f"{column} {held.pop()}"] if len(held) == 1 else []
+    lines = [[values.get(name, "") for name in names] for values in shown]
+    words = ("metric", "variation", "segment", "until")
+    print_rows(
+        ", ".join([f"Experiment {name}", *said]),
+        [_SHORT.get(name, name) for name in names],
+        lines,
+        right=[_SHORT.get(name, name) for name in names if name not in words],
+    )
+
+
+_SHORT = {"p_value": "p", "q_value": "q", "always_valid_p": "always-valid p"}
+_NOT_SHOWN = ("name", "total", "always_valid_low", "always_valid_high")
+"""What is in --json and on the report's pages, and would make a terminal's lines wrap."""
+
+
+def _shown(values: Mapping[str, Any]) -> dict[str, str]:
+    """The figures as text; those of NAME_low and NAME_high stand behind NAME. Of a result without one, its reason."""
+    found = {name: _text(value) for name, value in values.items() if name not in _NOT_SHOWN}
+    if "reason" in found:
+        known = {name: found[name] for name in ("value", "visitors") if name in found}
+        return {**known, "lift": found["reason"]}
+    for name in [name.removesuffix("_low") for name in found if name.endswith("_low")]:
         interval = f"[{found.pop(f'{name}_low')}, {found.pop(f'{name}_high', '')}]"
-        found = {n: t for n, t in found.items() if n != name} | {name: f"{found.get(name, '')} {interval}".strip()}
+        found[name] = f"{found.get(name, '')} {interval}".strip()
     return found
 
 
@@ -110,5 +130,5 @@ def _time(ms: int) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)

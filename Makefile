@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 help:  ## Show what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: install  ## Run the main job on real servers: Kafka to HDFS, S3 and HBase, and replays (about 4 minutes)
+demo: install  ## Run the main job on real servers: Kafka to HDFS, S3 and HBase, and replays (about 5 minutes)
 	$(BIN)/lode demo
 
 test: install  ## Run all the tests, on real servers

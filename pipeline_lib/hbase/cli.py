@@ -116,8 +116,7 @@ def _shown(values: Mapping[str, Any]) -> dict[str, str]:
     """The figures as text; those of NAME_low and NAME_high stand behind NAME. Of a result without one, its reason."""
     found = {name: _text(value) for name, value in values.items() if name not in _NOT_SHOWN}
     if "reason" in found:
-        known = {name: found[name] for name in ("value", "visitors") if name in found}
-        return {**known, "lift": found["reason"]}
+        return {name: text for name, text in found.items() if name in ("value", "visitors")} | {"lift": found["reason"]}
     for name in [name.removesuffix("_low") for name in found if name.endswith("_low")]:
         interval = f"[{found.pop(f'{name}_low')}, {found.pop(f'{name}_high', '')}]"
         found[name] = f"{found.get(name, '')} {interval}".strip()

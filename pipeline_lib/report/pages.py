@@ -79,7 +79,7 @@ def _section(experiment: Experiment, metric: str, found: list[Row], day: date, a
     names = sorted({row["segment"] for row in last} - {"all"})
     whole = [row for row in own if row["segment"] == "all"]
     series = _by_variation(experiment, whole, "result")
-    series.pop(experiment.variations[experiment.control].name, None)
+    series[experiment.variations[experiment.control].name] = []
     return Section(
         metric,
         analysis.metrics[metric].kind,

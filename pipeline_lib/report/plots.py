@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -19,18 +19,23 @@ COLOURS = ("#2563a8", "#c2571a", "#3a7d44", "#7a4fa3", "#8a6d1f")
 
 def over_time(series: Mapping[str, Sequence[Row]]) -> str:
     """The difference to control, as a share of control, by day: always-valid intervals as bands, fixed-horizon ones as
-    bars at each day's look.
+    bars at each day's look. Empty where no difference could be computed.
 
     Args:
-        series: result rows of one metric to date, in the order of their days, by variation's name.
+        series: result rows of one metric to date, in the order of their days, by variation's name; a
+            variation without any, as control, keeps its colour free.
     """
+    if not any(map(_told, series.values())):
+        return ""
     with rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 2.6), layout="constrained")
         axes = figure.subplots()
         axes.axhline(0, color="#666", linewidth=0.8)
-        for (name, rows), colour in zip(series.items(), COLOURS * len(series), strict=False):
-            told = [row for row in rows if row["difference"] is not None and row["control"]]
-            days = [row["date"] for row in told]
+        for n, ((name, rows), colour) in enumerate(zip(series.items(), COLOURS * len(series), strict=False)):
+            told = _told(rows)
+            if not told:
+                continue
+            days = [day + 0.06 * n for day in _places(told)]  # bars of a day stand beside each other
 
             def share(column: str, told: Sequence[Row] = told) -> list[float]:
                 return [row[column] / row["control"] for row in told]
@@ -43,7 +48,7 @@ def over_time(series: Mapping[str, Sequence[Row]]) -> str:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         _by_day(axes)
         axes.set_ylabel("difference, share of control")
-        axes.legend(frameon=False, loc="best")
+        figure.legend(frameon=False, loc="outside upper right", ncols=4)
         return _svg(figure)
 
 
@@ -53,13 +58,22 @@ def visitors(series: Mapping[str, Sequence[Row]]) -> str:
         figure = Figure(figsize=(6.4, 1.8), layout="constrained")
         axes = figure.subplots()
         for (name, rows), colour in zip(series.items(), COLOURS * len(series), strict=False):
-            days, counts = [row["date"] for row in rows], [row["visitors"] for row in rows]
-            axes.plot(days, counts, color=colour, marker="o", markersize=3, label=name)
+            axes.plot(
+                _places(rows), [row["visitors"] for row in rows], color=colour, marker="o", markersize=3, label=name
+            )
         _by_day(axes)
         axes.set_ylim(bottom=0)
         axes.set_ylabel("visitors")
-        axes.legend(frameon=False, loc="best")
+        figure.legend(frameon=False, loc="outside upper right", ncols=4)
         return _svg(figure)
+
+
+def _told(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["difference"] is not None and row["control"]]
+
+
+def _places(rows: Sequence[Row]) -> list[float]:
+    return [float(date2num(row["date"])) for row in rows]  # type: ignore[no-untyped-call]
 
 
 def _by_day(axes: Axes) -> None:

@@ -71,6 +71,16 @@ class Writer:
             self._failed.append(str(error))
 
 
+def _group_metadata(settings: KafkaSettings, group: str) -> Any:
+    """The group as a transaction names it, of a consumer that is closed before it has met a broker: one whose broker
+    is gone may wait for its coordinator for ever when it is closed (confluentinc/librdkafka#3740)."""
+    consumer = Consumer(_options(settings) | {"group.id": group})
+    try:
+        return consumer.consumer_group_metadata()
+    finally:
+        consumer.close()
+
+
 class TransactionalWriter:
     """Writes a replay's records of one partition, each transaction with the next source offset in it.
 
@@ -87,11 +97,8 @@ class TransactionalWriter:
         timeouts = {"transaction.timeout.ms": 60_000, "delivery.timeout.ms": most, "socket.timeout.ms": most}
         options = _producer_options(settings) | timeouts | {"transactional.id": f"{group}.{partition}"}
         self._producer = Producer(options)
-        self._consumer = Consumer(_options(settings) | {"group.id": group})
+        self._group = _group_metadata(settings, group)
         self._call(self._producer.init_transactions, settings.timeout_s)
-
-    def close(self) -> None:
-        self._consumer.close()
 
     def write(self, records: Iterable[tuple[bytes | None, bytes | None, Headers, int]], next_offset: int) -> None:
         """One transaction: the records (key, value, headers, timestamp; 0 is now) and the source offset behind them."""
@@ -100,8 +107,7 @@ class TransactionalWriter:
             for key, value, headers, timestamp in records:
                 self._produce(key, value, headers, timestamp)
             at = TopicPartition(self._topic, self._partition, next_offset)
-            group = self._consumer.consumer_group_metadata()
-            self._call(self._producer.send_offsets_to_transaction, [at], group, self._settings.timeout_s)
+            self._call(self._producer.send_offsets_to_transaction, [at], self._group, self._settings.timeout_s)
             self._call(self._producer.commit_transaction, self._settings.timeout_s)
         except LostRace:
             raise

@@ -137,20 +137,17 @@ def replay_unit(unit: KafkaUnit) -> Replayed:
     """Replays one partition from where its group's offset stands; every transaction moves that offset."""
     plan, topic = unit.plan, unit.info.name
     writer = TransactionalWriter(unit.kafka, group(plan), topic, unit.partition)
-    try:
-        with Kafka(unit.kafka) as kafka:  # after the writer fenced a former run, whose offsets are now final
-            done = kafka.group_offsets(group(plan))[topic, unit.partition]
-        written, corrupt = 0, []
-        for rows in read_planned(S3(unit.s3), plan, unit.segments, unit.skip_corrupt, done):
-            if isinstance(rows, Segment):
-                corrupt.append(rows.path)
-                continue
-            writer.write(_records(rows, unit.timestamps), rows.column("offset")[-1].as_py() + 1)
-            written += rows.num_rows
-            fact("progress", replay=plan.id, partition=unit.partition, records=written)
-        return Replayed(written, tuple(corrupt))
-    finally:
-        writer.close()
+    with Kafka(unit.kafka) as kafka:  # after the writer fenced a former run, whose offsets are now final
+        done = kafka.group_offsets(group(plan))[topic, unit.partition]
+    written, corrupt = 0, []
+    for rows in read_planned(S3(unit.s3), plan, unit.segments, unit.skip_corrupt, done):
+        if isinstance(rows, Segment):
+            corrupt.append(rows.path)
+            continue
+        writer.write(_records(rows, unit.timestamps), rows.column("offset")[-1].as_py() + 1)
+        written += rows.num_rows
+        fact("progress", replay=plan.id, partition=unit.partition, records=written)
+    return Replayed(written, tuple(corrupt))
 
 
 def _records(rows: pa.RecordBatch, timestamps: Timestamps) -> Iterator[tuple[Any, Any, list[tuple[str, Any]], int]]:

@@ -141,8 +141,6 @@ def test_a_fenced_writer_ends_with_11(deployment: Deployment, kafka: Kafka) -> N
     second.write([(b"k", b"second", [], 0)], 1)
     with pytest.raises(LostRace):
         first.write([(b"k", b"first", [], 0)], 1)
-    first.close()
-    second.close()
     assert [row["value"] for row in contents(kafka, name)[0]] == [b"second"]
 
 

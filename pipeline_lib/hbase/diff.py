@@ -19,6 +19,8 @@ from pipeline_lib.timespan import format_time
 Cells = Mapping[bytes, tuple[bytes, int]]
 """Value and timestamp (ms) of each column, as HBase's scan gives them."""
 Stored = tuple[bytes, Cells]
+Values = Mapping[bytes, bytes]
+"""Value of each column: what is digested."""
 
 FIRST_TIME = -(1 << 63)
 """The least event time (ms) that a row key can hold."""
@@ -86,11 +88,11 @@ class Places:
         return number >= 0 and at < self._ranges[number].stop
 
 
-def row_digest(key: bytes, cells: Cells) -> int:
+def row_digest(key: bytes, values: Values) -> int:
     """128 bits of a row's key, columns and values."""
     parts = [key]
-    for name in sorted(cells):
-        parts += name, cells[name][0]
+    for name in sorted(values):
+        parts += name, values[name]
     return int.from_bytes(blake2b(_encode(parts), digest_size=16).digest(), "big")
 
 
@@ -107,12 +109,12 @@ class Slots:
     def rows(self) -> int:
         return sum(count for count, _ in self.found.values())
 
-    def add(self, stored: Iterable[Stored]) -> "Slots":
+    def add(self, stored: Iterable[tuple[bytes, Values]]) -> "Slots":
         found, shift = self.found, self.shift
-        for key, cells in stored:
+        for key, values in stored:
             slot = place(key) >> shift
             count, total = found.get(slot, (0, 0))
-            found[slot] = count + 1, total + row_digest(key, cells) & _SUM
+            found[slot] = count + 1, total + row_digest(key, values) & _SUM
             if not count and len(found) > self.limit:
                 self._widen()
                 found, shift = self.found, self.shift

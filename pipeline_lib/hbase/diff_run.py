@@ -27,7 +27,17 @@ from pipeline_lib.hbase.diff import (
     text_of,
     unequal,
 )
-from pipeline_lib.hbase.sides import ArchiveSide, Part, Side, SideName, open_side, part_of, read_part, time_chunks
+from pipeline_lib.hbase.sides import (
+    ArchiveSide,
+    Part,
+    Side,
+    SideName,
+    open_side,
+    part_of,
+    read_part,
+    read_values,
+    time_chunks,
+)
 from pipeline_lib.log import fact
 from pipeline_lib.timespan import parse_time, to_ms
 from pipeline_lib.topics import Topic
@@ -147,7 +157,7 @@ def _check_distinct(config: Config, names: tuple[SideName, SideName]) -> None:
 
 def digest_part(part: Part, limit: int) -> Slots:
     with ExitStack() as opened:
-        return Slots(limit).add(read_part(part, opened))
+        return Slots(limit).add(read_values(part, opened))
 
 
 def read_differences(pair: Pair) -> Iterator[Difference]:

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain, pairwise
 from typing import Literal
 
@@ -16,7 +15,7 @@ from pipeline_lib.archive.segment import Segment, read_segment
 from pipeline_lib.config import Config, HBaseCluster, S3Settings
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.hbase.clusters import mapping_of, open_cluster
-from pipeline_lib.hbase.diff import Places, Range, Stored
+from pipeline_lib.hbase.diff import Places, Range, Stored, Values
 from pipeline_lib.hbase.mapping import Row, latest, rows
 from pipeline_lib.io.hbase import HBase
 from pipeline_lib.io.s3 import S3
@@ -115,15 +114,23 @@ def read_part(part: Part, opened: ExitStack) -> Iterator[Stored]:
         VerificationFailed: a segment is missing or corrupt.
     """
     if isinstance(part.side, ArchiveSide):
-        found = latest(_archived(part.side, part.ranges, part.chunk))
-        return ((key, {name: (value, found[key].timestamp) for name, value in found[key].cells.items()})
-                for key in sorted(found))  # fmt: skip
+        return ((row.key, {name: (value, row.timestamp) for name, value in row.cells.items()})
+                for row in _sorted(part.side, part))  # fmt: skip
     cluster = opened.enter_context(HBase(part.side.name, part.side.settings))
-    return chain.from_iterable(map(partial(_scanned, cluster, part.side.table), part.ranges))
+    return chain.from_iterable(cluster.scan(part.side.table, *each.keys) for each in part.ranges)
 
 
-def _scanned(cluster: HBase, table: str, within: Range) -> Iterator[Stored]:
-    return cluster.scan(table, *within.keys)
+def read_values(part: Part, opened: ExitStack) -> Iterator[tuple[bytes, Values]]:
+    """As `read_part`, without the cells' timestamps."""
+    if isinstance(part.side, ArchiveSide):
+        return ((row.key, row.cells) for row in _sorted(part.side, part))
+    cluster = opened.enter_context(HBase(part.side.name, part.side.settings))
+    return chain.from_iterable(cluster.scan_values(part.side.table, *each.keys) for each in part.ranges)
+
+
+def _sorted(side: ArchiveSide, part: Part) -> Iterator[Row]:
+    found = latest(_archived(side, part.ranges, part.chunk))
+    return (found[key] for key in sorted(found))
 
 
 def _archived(side: ArchiveSide, ranges: Sequence[Range], chunk: tuple[int, int]) -> Iterator[Row]:

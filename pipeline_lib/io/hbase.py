@@ -5,13 +5,12 @@ connection: the old one may still hold a late answer.
 """
 
 import io
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import happybase
 import thriftpy2
@@ -22,9 +21,8 @@ from thriftpy2.thrift import TClient, TException
 
 from pipeline_lib.config import HBaseCluster
 from pipeline_lib.errors import ConfigError, LodeError, ServerUnavailable
+from pipeline_lib.io.hbase_split import create_split_table
 from pipeline_lib.log import fact
-from pipeline_lib.stack.jars import fetch
-from pipeline_lib.stack.java import java
 
 T = TypeVar("T")
 Cells = dict[bytes, tuple[bytes, int]]
@@ -32,6 +30,7 @@ Cells = dict[bytes, tuple[bytes, int]]
 
 SCAN_BYTES = 8 << 20
 """About what one page of a scan brings; the rows of a page follow from the size of those before."""
+MAX_PAGE_ROWS = 10_000
 RETRY_S = 120
 """How long a cluster that answers, but cannot serve a region, is waited for: a region server's restart takes a minute."""
 # happybase has an older interface file, without the call that tells the clusters apart.
@@ -107,21 +106,7 @@ class HBase:
         if regions == 1:
             self._call(partial(_create, table=table, family=family))
             return
-        if not self.settings.zookeeper:
-            splits = ", ".join(f'"\\x{at * 256 // regions:02X}"' for at in range(1, regions))
-            raise ConfigError(
-                f"HBase {self.name}: table {table} is not there. Set hbase.{self.name}.zookeeper, or make it with: "
-                f"create '{table}', {{NAME => '{family}', VERSIONS => 1}}, SPLITS => [{splits}]"
-            )
-        host, port = self.settings.zookeeper.rsplit(":", 1)
-        class_path = ":".join(map(str, fetch(["hbase"])["hbase"]))
-        settings = {"hbase.zookeeper.quorum": host, "hbase.zookeeper.property.clientPort": port}
-        options = [part for name, value in settings.items() for part in ("-D", f"{name}={value}")]
-        line = [str(java()), "-cp", class_path, "org.apache.hadoop.hbase.util.RegionSplitter", *options, table,
-                "UniformSplit", "-c", str(regions), "-f", family]  # fmt: skip
-        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
-        if done.returncode and "TableExistsException" not in done.stderr + done.stdout:
-            raise ServerUnavailable(f"HBase {self.name}: table {table} was not made: {_last_line(done.stderr)}")
+        create_split_table(self.name, self.settings, table, family, regions)
         fact("table_created", cluster=self.name, table=table, regions=regions)
 
     def delete_table(self, table: str) -> None:
@@ -154,15 +139,28 @@ class HBase:
 
     def scan(self, table: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, Cells]]:
         """The rows of [start, stop) in the order of their keys; goes on behind the last one after a fault."""
+        return self._pages(table, start, stop, lambda value: len(value[0]), timestamps=True)
+
+    def scan_values(
+        self, table: str, start: bytes = b"", stop: bytes | None = None
+    ) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+        """As `scan`, with each column's value alone: that takes a third of the time that making (value, timestamp) does."""
+        return self._pages(table, start, stop, len, timestamps=False)
+
+    def _pages(
+        self, table: str, start: bytes, stop: bytes | None, weigh: Callable[[Any], int], timestamps: bool
+    ) -> Iterator[Any]:
         at, size = start, 200
         while True:
-            page = self._call(partial(_page, table=self._known(table), start=at, stop=stop, size=size))
+            page = self._call(
+                partial(_page, table=self._known(table), start=at, stop=stop, size=size, timestamps=timestamps)
+            )
             yield from page
             if len(page) < size:
                 return
             at = page[-1][0] + b"\0"
-            weight = sum(len(name) + len(value) for _, cells in page for name, (value, _) in cells.items())
-            size = max(1, min(10_000, SCAN_BYTES * len(page) // max(1, weight)))
+            weight = sum(len(name) + weigh(value) for _, cells in page for name, value in cells.items())
+            size = max(1, min(MAX_PAGE_ROWS, SCAN_BYTES * len(page) // max(1, weight)))
 
     def delete(self, table: str, keys: Sequence[bytes], timestamp: int) -> None:
         """Deletes rows' cells up to a timestamp (ms), in one request: cells that are newer stay."""
@@ -265,17 +263,14 @@ def _create(connection: happybase.Connection, table: str, family: str) -> None:
 
 
 def _page(
-    connection: happybase.Connection, table: str, start: bytes, stop: bytes | None, size: int
-) -> list[tuple[bytes, Cells]]:
-    return list(
-        connection.table(table).scan(start, stop, include_timestamp=True, batch_size=min(size, 1000), limit=size)
+    connection: happybase.Connection, table: str, start: bytes, stop: bytes | None, size: int, timestamps: bool
+) -> list[tuple[bytes, Any]]:
+    rows = connection.table(table).scan(
+        start, stop, include_timestamp=timestamps, batch_size=min(size, 1000), limit=size
     )
+    return list(rows)
 
 
 def _text(error: BaseException) -> str:
     message = getattr(error, "message", None)
     return message.decode(errors="replace") if isinstance(message, bytes) else str(message or error)
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no output"])[-1]

@@ -24,6 +24,7 @@ Ids = Annotated[
 ClearSpan = Annotated[
     bool, typer.Option("--clear-span", help="First remove rows of the span that archive and Kafka do not have.")
 ]
+ReadBack = Annotated[float, typer.Option(min=0, max=1, help="Share of the written rows to read back and compare.")]
 
 
 def main(
@@ -36,6 +37,7 @@ def main(
     ids: Ids = None,
     topic_id: TopicId = None,
     clear_span: ClearSpan = False,
+    read_back: ReadBack = 1.0,
     execute: Execute = None,
     skip_corrupt: SkipCorrupt = False,
     config: ConfigPath = None,
@@ -45,7 +47,7 @@ def main(
     deployment = load_config(config)
     request = ReplayRequest(topic, TimeSpan.parse(since, until), by, topic_id=topic_id)
     runner = spark_runner(f"lode replay hbase {topic}")
-    sink = HBaseSink(deployment, runner, tuple(cluster or ()), version, tuple(ids or ()), clear_span)
+    sink = HBaseSink(deployment, runner, tuple(cluster or ()), version, tuple(ids or ()), clear_span, read_back)
     replay(deployment, request, sink, execute, skip_corrupt, as_json)
 
 

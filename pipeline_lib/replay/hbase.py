@@ -28,6 +28,7 @@ class HBaseSink:
     version: str = "v1"
     ids: tuple[str, ...] = ()
     clear_span: bool = False
+    read_back: float = 1.0
     name = "hbase"
 
     def target(self, topic: str) -> dict[str, Any]:
@@ -37,7 +38,8 @@ class HBaseSink:
         if len(set(ids.values())) < len(ids):
             raise ConfigError(f"hbase.prod and hbase.loki are one and the same cluster, {ids['prod']}")
         declaration = declared.model_dump(mode="json", exclude={"quality"})
-        return asdict(HBaseTarget(ids, self.version, declaration, sorted(self.ids), self.clear_span))
+        wanted = sorted(self.ids)
+        return asdict(HBaseTarget(ids, self.version, declaration, wanted, self.clear_span, read_back=self.read_back))
 
     def complete(self, plan: ReplayPlan) -> ReplayPlan:
         target, span = HBaseTarget(**plan.target), plan.span
@@ -59,6 +61,7 @@ class HBaseSink:
         target = HBaseTarget(**plan.target)
         parts = [f"table {target.table} ({target.version}) in {', '.join(target.clusters)}"]
         parts += [f"ids {', '.join(target.ids)}"] if target.ids else []
+        parts += [f"reads back {target.read_back:.2%} of the rows"] if target.read_back < 1 else []
         cleared = (f"{count:,} in {name}" for name, count in target.cleared.items())
         return "; ".join(parts + ([f"removes rows first: {', '.join(cleared)}"] if target.clear_span else []))
 

@@ -5,6 +5,7 @@ has to stand. Putting a row again changes nothing, so a task that was killed goe
 """
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ class HBaseTarget:
         topic: the declaration by which events become rows.
         ids: the first key field of the rows that are wanted; none: all.
         cleared: with clear_span, the rows of each cluster that it removes.
+        read_back: the share of the rows that the verification compares, chosen by their keys.
     """
 
     clusters: Mapping[str, str]
@@ -42,6 +44,7 @@ class HBaseTarget:
     ids: list[str]
     clear_span: bool
     cleared: Mapping[str, int] = field(default_factory=dict)
+    read_back: float = 1.0
 
     @property
     def declared(self) -> Topic:
@@ -62,6 +65,10 @@ class HBaseTarget:
     def wants(self, key: bytes) -> bool:
         """Whether a row's first key field is one of the ids."""
         return not self.ids or key[9:].split(b"\0", 1)[0].decode(errors="replace") in self.ids
+
+    def compares(self, key: bytes) -> bool:
+        """Whether the verification reads a row back: the same rows in every cluster and run."""
+        return zlib.crc32(key) < self.read_back * (1 << 32)
 
     def rows(self, records: pa.RecordBatch, topic_id: str, partition: int) -> list[Row]:
         """The wanted rows of RAW_RECORD rows, in their order."""

@@ -65,9 +65,12 @@ def _counted(done: Verified, judged: Judgement, example: str) -> Verified:
 
 def _stored(unit: HBaseUnit, cluster: HBase, found: Iterable[Row]) -> Iterator[tuple[Row, Cells]]:
     """Each row that HBase can hold, and its cells there."""
-    config = unit.config.hbase
+    config, target = unit.config.hbase, unit.target
     kept = [
-        row for row in found if not too_large(row) and (not unit.refused or unit.shown(row.key) not in unit.refused)
+        row
+        for row in found
+        if target.compares(row.key) and not too_large(row)
+        if not unit.refused or unit.shown(row.key) not in unit.refused
     ]
     for batch in put_batches(kept, config.batch_rows, config.batch_bytes):
         cells = cluster.get(unit.target.table, [row.key for row in batch])

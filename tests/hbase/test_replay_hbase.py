@@ -1,6 +1,7 @@
 """Replay to HBase on real servers; the oracle is what the tables hold."""
 
 import time
+import zlib
 from dataclasses import replace
 
 import happybase
@@ -143,6 +144,21 @@ def test_rows_below_delete_markers_are_told_and_come_back_after_a_compaction(cas
     drop_delete_markers(case)
     assert case.replay()["status"] == "done"
     case.assert_restored()
+
+
+def test_a_share_of_the_rows_is_read_back(case: Case) -> None:
+    sink = case.sink(read_back=0.5)
+    entry = case.replay(sink=sink)
+    stored = case.stored("prod")
+    chosen = [key for key in stored if zlib.crc32(key) < 1 << 31]
+    assert 0.3 * len(stored) < len(chosen) < 0.7 * len(stored)
+    assert (entry["status"], entry["records"]) == ("done", 2 * len(chosen)), "of Prod and of Loki"
+    assert "reads back 50.00% of the rows" in entry["target"]
+    with open_cluster(case.config, "prod") as cluster:
+        cluster.delete(TABLE, list(stored), case.day + 10 * DAY)
+    with pytest.raises(VerificationFailed):
+        case.replay(sink=sink)
+    assert case.entry(entry["id"])["missing"] == len(chosen)
 
 
 def test_a_newer_live_row_is_not_hidden(case: Case) -> None:

@@ -42,6 +42,7 @@ $(VENV)/.installed-$(LOCK): $(WHEELS)/.complete
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --disable-pip-version-check -q --no-index --no-deps $(WHEELS)/*.whl
 	@$(BIN)/pip install --disable-pip-version-check -q --no-index --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pipeline_lib.stack.spark_archive
 	@touch $@
 
 lock:  ## Resolve the dependencies again (for developers; needs network)

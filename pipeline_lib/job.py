@@ -19,6 +19,7 @@ from pipeline_lib.config import Config, load_config
 from pipeline_lib.errors import LodeError
 from pipeline_lib.stack.jars import fetch
 from pipeline_lib.stack.spark_java import spark_java_home
+from pipeline_lib.stack.spark_options import driver_options
 
 ROOT = Path(__file__).parents[1]
 
@@ -113,5 +114,8 @@ def submit_environment(config: Config) -> dict[str, str]:
     """What the line needs around it: a Java and this Python with this library; on one machine, loopback only."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     own = {"JAVA_HOME": str(spark_java_home()), "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": path}
-    local = {"SPARK_LOCAL_IP": "127.0.0.1"} if config.spark.master.startswith("local") else {}
+    local = {}
+    if config.spark.master.startswith("local"):
+        options = [os.environ.get("SPARK_SUBMIT_OPTS", ""), shlex.join(driver_options())]
+        local = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SUBMIT_OPTS": " ".join(options).strip()}
     return {**os.environ, **own, **local}

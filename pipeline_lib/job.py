@@ -40,7 +40,7 @@ def run(main: Callable[..., Any]) -> None:
         run_app(app)
 
 
-def run_app(app: typer.Typer) -> None:
+def run_app(app: Callable[[], Any]) -> None:
     log.configure()
     try:
         app()

@@ -13,9 +13,7 @@ from rich.table import Table
 from pipeline_lib.stack.catalog import SERVERS
 from pipeline_lib.stack.stack import Stack, Status
 
-app = typer.Typer(
-    help="Start and stop the local servers: Kafka, HDFS, S3, HBase (Prod and Loki), Druid.", no_args_is_help=True
-)
+app = typer.Typer(no_args_is_help=True)
 
 Service = Annotated[str, typer.Argument(help=f"One of {', '.join(SERVERS)}.")]
 
@@ -27,7 +25,7 @@ def options(
         Path, typer.Option(envvar="LODE_STACK_HOME", help="Folder of the stack's data, logs and state.")
     ] = Path(".lode/stack"),
 ) -> None:
-    """Start and stop the local servers."""
+    """Start and stop the local servers: Kafka, HDFS, S3, HBase (Prod and Loki), Druid."""
     context.obj = Stack(home)
 
 

@@ -1,27 +1,74 @@
-"""Every server of the stack, by name."""
+"""Every server of the stack, by name; and how many nodes each role has, from the stack's own TOML.
 
+# FOLDER/stack.toml
+[nodes]
+kafka = 3
+datanode = 2
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline_lib.config import Settings, read_toml, validated
+from pipeline_lib.errors import ConfigError
 from pipeline_lib.stack.druid import BROKER, COORDINATOR, HISTORICAL, INDEXER, ZOOKEEPER
 from pipeline_lib.stack.hbase import LOKI, PROD, THRIFT_LOKI, THRIFT_PROD
 from pipeline_lib.stack.hdfs import DATANODE, NAMENODE
 from pipeline_lib.stack.kafka import KAFKA
 from pipeline_lib.stack.s3 import S3PROXY
 from pipeline_lib.stack.server import Server
+from pipeline_lib.stack.spark import MASTER, WORKER
+from pipeline_lib.stack.yarn import NODEMANAGER, RESOURCEMANAGER
 
-SERVERS: dict[str, Server] = {
-    server.name: server
-    for server in (
-        KAFKA,
-        NAMENODE,
-        DATANODE,
-        S3PROXY,
-        PROD,
-        THRIFT_PROD,
-        LOKI,
-        THRIFT_LOKI,
-        ZOOKEEPER,
-        COORDINATOR,
-        BROKER,
-        HISTORICAL,
-        INDEXER,
-    )
-}
+_ROLES = (
+    KAFKA,
+    NAMENODE,
+    DATANODE,
+    S3PROXY,
+    PROD,
+    THRIFT_PROD,
+    LOKI,
+    THRIFT_LOKI,
+    ZOOKEEPER,
+    COORDINATOR,
+    BROKER,
+    HISTORICAL,
+    INDEXER,
+    MASTER,
+    WORKER,
+    RESOURCEMANAGER,
+    NODEMANAGER,
+)
+
+
+def servers(nodes: Mapping[str, int]) -> dict[str, Server]:
+    """Every server, by name, with so many nodes of each role (its own number where it is not named)."""
+    numbered = (role.numbered(n) for role in _ROLES for n in range(1, nodes.get(role.name, role.nodes) + 1))
+    return {server.name: server for server in numbered}
+
+
+SERVERS = servers({})
+"""What there is without a stack.toml."""
+
+
+class StackSettings(Settings):
+    """stack.toml, in the stack's folder."""
+
+    nodes: dict[str, Annotated[int, Field(ge=1, le=9)]] = Field(default_factory=dict)
+
+
+def read_servers(home: Path) -> dict[str, Server]:
+    """The servers of the stack in this folder.
+
+    Raises:
+        ConfigError: its stack.toml names a role that there is not or that has one node always, or no sensible number.
+    """
+    path = home / "stack.toml"
+    settings = validated(StackSettings, read_toml(path), path) if path.exists() else StackSettings()
+    several = [role.name for role in _ROLES if role.scales]
+    if wrong := [name for name in settings.nodes if name not in several]:
+        raise ConfigError(f"{path}: nodes.{wrong[0]}: the number of nodes can be set of {', '.join(several)}")
+    return servers(settings.nodes)

@@ -33,11 +33,15 @@ def options(
 def up(
     context: typer.Context,
     services: Annotated[
-        list[str] | None, typer.Argument(help="Servers, or the groups hdfs, hbase, druid. All without.")
+        list[str] | None,
+        typer.Argument(
+            help="Servers, or the groups hdfs, hbase, druid, standalone, yarn. Without: all but the last two."
+        ),
     ] = None,
+    also: Annotated[list[str] | None, typer.Option("--with", help="Start these, too; can be repeated.")] = None,
 ) -> None:
     """Start servers with what they require, wait until they serve, and print their endpoints."""
-    for name, address in _stack(context).up(services).items():
+    for name, address in _stack(context).up(services, also or ()).items():
         typer.echo(f"{name}={address}")
 
 

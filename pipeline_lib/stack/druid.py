@@ -109,7 +109,7 @@ class Druid(Server):
     health: str = "/status/health"
 
     @property
-    def role(self) -> str:
+    def service(self) -> str:
         """What Druid calls it."""
         return self.name.removeprefix("druid-")
 
@@ -117,7 +117,7 @@ class Druid(Server):
         """Common settings first, then the service's own."""
         _link_extensions(site)
         own = {
-            "druid.service": f"druid/{self.role}",
+            "druid.service": f"druid/{self.service}",
             "druid.plaintextPort": site.port(self.name, "http"),
             "druid.worker.baseTaskDirs": f'["{site.folder(self.name, "tasks")}"]',
             "druid.segmentCache.locations": f'[{{"path":"{self._cache(site)}","maxSize":"10GiB"}}]',
@@ -127,7 +127,7 @@ class Druid(Server):
         arguments = [*_FLAGS, f"-Dlog4j2.configurationFile={conf / 'log4j2.properties'}"]
         if self.direct_mb:
             arguments.append(f"-XX:MaxDirectMemorySize={self.direct_mb}m")
-        arguments += ["org.apache.druid.cli.Main", "server", self.role]
+        arguments += ["org.apache.druid.cli.Main", "server", self.service]
         return Launch(arguments, [conf, *site.jars["druid"]])
 
     def _cache(self, site: Site) -> Path:
@@ -139,7 +139,7 @@ class Druid(Server):
 
     def endpoints(self, site: Site) -> dict[str, str]:
         """The service's web address. The coordinator's is the overlord's too."""
-        return {f"druid.{self.role}": self._url(site)}
+        return {f"druid.{self.service}": self._url(site)}
 
     def _url(self, site: Site) -> str:
         return f"http://{site.address(self.name, 'http')}"

@@ -1,6 +1,7 @@
-"""HDFS: one NameNode, one DataNode."""
+"""HDFS: one NameNode, one or more DataNodes."""
 
 import contextlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,25 +14,37 @@ from pipeline_lib.stack.server import Launch, Server, Site, conf_folder, hadoop_
 _FLAGS = opened("java.base/java.lang")
 
 
+def client_settings(site: Site) -> dict[str, dict[str, object]]:
+    """What a program needs to use this file system: its configuration files, by name."""
+    datanodes = len(site.nodes("datanode"))
+    hdfs: dict[str, object] = {
+        "dfs.replication": min(3, datanodes),
+        # With so few, a client that looks for another one on a failure would find none and give up.
+        "dfs.client.block.write.replace-datanode-on-failure.policy": "NEVER" if datanodes < 4 else "DEFAULT",
+    }
+    return {"core-site.xml": {"fs.defaultFS": _url(site)}, "hdfs-site.xml": hdfs}
+
+
 def _conf(site: Site, name: str) -> Path:
-    core = {"fs.defaultFS": _url(site), "hadoop.tmp.dir": site.folder(name, "tmp")}
-    hdfs = {
-        "dfs.replication": 1,
+    client = client_settings(site)
+    core = client["core-site.xml"] | {"hadoop.tmp.dir": site.folder(name, "tmp")}
+    hdfs = client["hdfs-site.xml"] | {
         "dfs.permissions.enabled": "false",
         "dfs.namenode.name.dir": (site.folder("namenode") / "data").as_uri(),
         "dfs.namenode.http-address": site.address("namenode", "web"),
         # A restarted NameNode otherwise stays read-only for 30 s after its last block was reported.
         "dfs.namenode.safemode.extension": 0,
-        "dfs.datanode.data.dir": (site.folder("datanode") / "data").as_uri(),
-        "dfs.datanode.address": site.address("datanode", "data"),
-        "dfs.datanode.http.address": site.address("datanode", "web"),
-        "dfs.datanode.ipc.address": site.address("datanode", "ipc"),
-        # One DataNode: a client that looks for a second one on a failure would find none and give up.
-        "dfs.client.block.write.replace-datanode-on-failure.policy": "NEVER",
         # Found dead after 2 * 5 s + 10 * 1 s without a heartbeat, not after 10 minutes.
         "dfs.namenode.heartbeat.recheck-interval": 5_000,
         "dfs.heartbeat.interval": 1,
     }
+    if name != "namenode":
+        hdfs |= {
+            "dfs.datanode.data.dir": (site.folder(name) / "data").as_uri(),
+            "dfs.datanode.address": site.address(name, "data"),
+            "dfs.datanode.http.address": site.address(name, "web"),
+            "dfs.datanode.ipc.address": site.address(name, "ipc"),
+        }
     folder = conf_folder(site, name, {"core-site.xml": hadoop_xml(core), "hdfs-site.xml": hadoop_xml(hdfs)})
     for webapp in ("hdfs", "datanode"):  # the jars lack them, and the servers refuse to start without
         (folder / "webapps" / webapp).mkdir(parents=True, exist_ok=True)
@@ -79,9 +92,10 @@ class DataNode(Server):
         return Launch([*_FLAGS, main], [_conf(site, self.name), *site.jars["hdfs"]])
 
     def ready(self, site: Site) -> bool:
-        """The NameNode counts a live DataNode with this one's address and is out of safe mode: files can be written."""
-        state = _bean(site, "FSNamesystemState")
-        if state.get("NumLiveDataNodes", 0) < 1 or state.get("FSState") != "Operational":
+        """The NameNode lists it among its live DataNodes and is out of safe mode: files can be written."""
+        live = json.loads(_bean(site, "NameNodeInfo").get("LiveNodes", "{}"))
+        known = {node["xferaddr"] for node in live.values()}
+        if site.address(self.name, "data") not in known or _bean(site, "FSNamesystemState")["FSState"] != "Operational":
             return False
         with contextlib.suppress(requests.RequestException):
             return requests.get(f"http://{site.address(self.name, 'web')}/jmx", params={"qry": "x"}, timeout=3).ok
@@ -89,4 +103,4 @@ class DataNode(Server):
 
 
 NAMENODE = NameNode("namenode", ("hdfs",), ("rpc", "web"), group="hdfs")
-DATANODE = DataNode("datanode", ("hdfs",), ("data", "web", "ipc"), requires=("namenode",), group="hdfs")
+DATANODE = DataNode("datanode", ("hdfs",), ("data", "web", "ipc"), requires=("namenode",), group="hdfs", scales=True)

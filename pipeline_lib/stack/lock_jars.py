@@ -47,6 +47,19 @@ SPECS: dict[str, Spec] = {
             "org.apache.hadoop:hadoop-hdfs-client:3.5.0",
         )
     ),
+    "yarn": Spec(
+        tuple(
+            f"org.apache.hadoop:{name}:3.5.0"
+            for name in (
+                "hadoop-yarn-server-resourcemanager",
+                "hadoop-yarn-server-nodemanager",
+                "hadoop-yarn-server-timelineservice",
+                "hadoop-yarn-client",
+                "hadoop-common",
+                "hadoop-hdfs-client",
+            )
+        )
+    ),
     "hbase": Spec(
         (
             "org.apache.hbase:hbase-server:2.6.1",

@@ -1,10 +1,12 @@
 """What a local server is, and where it lives."""
 
+import re
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 from xml.sax.saxutils import escape
 
 LOOPBACK = "127.0.0.1"
@@ -59,14 +61,21 @@ class Site:
         """host:port of a port by its name."""
         return f"{LOOPBACK}:{self.port(server, port)}"
 
+    def nodes(self, role: str) -> list[str]:
+        """The names of the nodes of a role that this stack has: the role's own, then ROLE-2, ROLE-3."""
+        found = [name for name in self.ports if name == role or re.fullmatch(rf"{re.escape(role)}-\d+", name)]
+        return sorted(found, key=lambda name: (len(name), name))
+
 
 @dataclass(frozen=True)
 class Launch:
-    """How to run a server: the arguments after `java`, the class path, and what has to succeed once before."""
+    """How to run a server: the arguments after `java`, the class path, what has to succeed once before, and what the
+    environment needs beside it."""
 
     arguments: Sequence[str]
     class_path: Sequence[Path]
     format_arguments: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,20 @@ class Server(ABC):
     heap_mb: int = 256
     ready_within: float = 240
     """Seconds from the start of the process until it has to serve; 18 JVMs may be starting on two cores."""
+    by_default: bool = True
+    """Whether a plain `up` starts it."""
+    scales: bool = False
+    """Whether the role may have several nodes (stack.toml says how many)."""
+    nodes: int = 1
+    """How many nodes the role has unless stack.toml says otherwise."""
+    node: int = 1
+    """Which of its role's nodes this is."""
+    role: str = ""
+    """The name of its role's first node, where this is another one."""
+
+    def numbered(self, node: int) -> Self:
+        """Another node of this role."""
+        return self if node == 1 else replace(self, name=f"{self.name}-{node}", node=node, role=self.name)
 
     @abstractmethod
     def prepare(self, site: Site) -> Launch:

@@ -5,6 +5,7 @@ would refuse to boot. Only native BLAS of Spark ML uses it. A launcher in the us
 hands everything else on.
 """
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -29,7 +30,9 @@ def spark_java_home() -> Path:
     home = java_home()
     if (home / "jmods" / "jdk.incubator.vector.jmod").exists() or "jdk.incubator.vector" in _modules(home):
         return home
-    launcher = cache_root() / "spark-java" / "bin" / "java"
+    # One for each Java: running workers and NodeManagers go on using theirs when another Lode asks for its own.
+    own = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    launcher = cache_root() / "spark-java" / own / "bin" / "java"
     text = _LAUNCHER.format(java=home / "bin" / "java")
     if not (launcher.parents[1] / "release").exists() or not launcher.exists() or launcher.read_text() != text:
         launcher.parent.mkdir(parents=True, exist_ok=True)

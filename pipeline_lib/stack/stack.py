@@ -12,7 +12,7 @@ import requests
 
 from pipeline_lib.errors import ConfigError, LodeError, ServerUnavailable
 from pipeline_lib.stack import jars, process, state
-from pipeline_lib.stack.catalog import SERVERS
+from pipeline_lib.stack.catalog import read_servers
 from pipeline_lib.stack.java import java
 from pipeline_lib.stack.progress import Waiting
 from pipeline_lib.stack.server import Server, Site
@@ -42,9 +42,23 @@ class Stack:
     def __init__(self, home: Path) -> None:
         self.home = home.expanduser().resolve()
 
-    def up(self, names: Iterable[str] | None = None) -> dict[str, str]:
-        """Start servers (all of them by default) with what they require; returns the endpoints once all serve."""
-        wanted = _with_required(_expand(names))
+    @property
+    def servers(self) -> dict[str, Server]:
+        """Every server that this stack can have, by name: its stack.toml may change while it runs."""
+        return read_servers(self.home)
+
+    def up(self, names: Iterable[str] | None = None, also: Iterable[str] = ()) -> dict[str, str]:
+        """Start servers with what they require; returns the endpoints once all serve.
+
+        Args:
+            names: servers, groups and roles with all their nodes; none: those that start by default.
+            also: more of them.
+        """
+        servers = self.servers
+        return self._up([*_expand(servers, names), *_named(servers, list(also))])
+
+    def _up(self, servers: Collection[Server]) -> dict[str, str]:
+        wanted = _with_required(self.servers, servers)
         found = jars.fetch({name: None for server in wanted for name in server.jar_sets})
         with state.locked(self.home):
             _Start(self, wanted, found).run()
@@ -55,7 +69,7 @@ class Stack:
         with state.locked(self.home):
             known = state.read(self.home)
             while known.started:
-                required = {name for running in known.started for name in SERVERS[running].requires}
+                required = {name for running in known.started for name in _server(self.servers, running).requires}
                 wave = [name for name in known.started if name not in required]
                 process.end([known.started[name] for name in wave], _GRACE)
                 for name in wave:
@@ -65,11 +79,11 @@ class Stack:
     def status(self) -> list[Status]:
         """Every server, started or not."""
         known = state.read(self.home)
-        return [self._status(name, known) for name in SERVERS]
+        return [self._status(name, known) for name in dict.fromkeys([*self.servers, *known.started])]
 
     def kill(self, name: str) -> None:
         """End a server with SIGKILL, as a crash would."""
-        _known(name)
+        self._check(name)
         with state.locked(self.home):
             started = state.read(self.home).started.get(name)
             if started is None or process.find(started) is None:
@@ -78,13 +92,13 @@ class Stack:
 
     def restart(self, name: str) -> None:
         """Stop one server as `down` would, and start it again on the same data; the others go on."""
-        _known(name)
+        self._check(name)
         with state.locked(self.home):
             known = state.read(self.home)
             if started := known.started.pop(name, None):
                 process.end([started], _GRACE)
                 self._write(known)
-        self.up([name])
+        self._up([self.servers[name]])
 
     def reset(self) -> None:
         """End all servers and remove their data, logs and credentials. Nothing else in the folder is touched."""
@@ -96,7 +110,7 @@ class Stack:
 
     def logs(self, name: str, lines: int = 100) -> list[str]:
         """The end of a server's log."""
-        _known(name)
+        self._check(name)
         return process.last_lines(self.log_path(name), lines)
 
     def log_path(self, name: str) -> Path:
@@ -109,8 +123,12 @@ class Stack:
 
     def _endpoints(self, known: state.State) -> dict[str, str]:
         site = Site(self.home, known.ports, {})
-        servers = (server for server in SERVERS.values() if server.name in known.ports)
+        servers = (server for server in self.servers.values() if server.name in known.ports)
         return {key: value for server in servers for key, value in server.endpoints(site).items()}
+
+    def _check(self, name: str) -> None:
+        if name not in self.servers:
+            raise ConfigError(f"no server {name}; there are {', '.join(self.servers)}")
 
     def _write(self, known: state.State) -> None:
         state.write(self.home, known, self._endpoints(known))
@@ -158,7 +176,8 @@ class _Start:
 
     def _no_one_relies_on(self, moved: Server) -> None:
         """A running server that was configured with the old ports would look for this one in vain."""
-        if relying := [s.name for s in SERVERS.values() if moved.name in s.requires and self._runs(s)]:
+        servers = self.stack.servers.values()
+        if relying := [s.name for s in servers if moved.name in s.requires and self._runs(s)]:
             raise LodeError(
                 f"another program took a port of {moved.name} while it was down, and {', '.join(relying)} looks for it"
                 " there: `lode stack down`, then `lode stack up`"
@@ -201,7 +220,9 @@ class _Start:
             command = ["/bin/sh", "-c", f"{first} && touch {shlex.quote(str(formatted))} && exec {shlex.join(command)}"]
         class_path = ":".join(str(path) for path in launch.class_path)
         log = self.stack.log_path(server.name)
-        self.known.started[server.name] = process.spawn(command, _environment(class_path), folder, log)
+        self.known.started[server.name] = process.spawn(
+            command, _environment(class_path) | dict(launch.environment), folder, log
+        )
         self.stack._write(self.known)
 
     def _with_log(self, server: Server, message: str) -> str:
@@ -215,24 +236,27 @@ def _environment(class_path: str) -> dict[str, str]:
     return kept | {"CLASSPATH": class_path, "TZ": "UTC"}
 
 
-def _known(name: str) -> Server:
-    if name not in SERVERS:
-        raise ConfigError(f"no server {name}; there are {', '.join(SERVERS)}")
-    return SERVERS[name]
+def _server(servers: Mapping[str, Server], name: str) -> Server:
+    """The server of this name; one that a smaller stack.toml no longer has is another node of its role."""
+    return servers[name] if name in servers else servers[name.rpartition("-")[0]]
 
 
-def _expand(names: Iterable[str] | None) -> list[Server]:
-    """Names of servers and groups as servers."""
+def _expand(servers: Mapping[str, Server], names: Iterable[str] | None) -> list[Server]:
+    """Names of servers, roles and groups as servers."""
     if names is None or not (asked := list(names)):
-        return list(SERVERS.values())
-    groups = list(dict.fromkeys(server.group for server in SERVERS.values() if server.group))
-    if unknown := [name for name in asked if name not in SERVERS and name not in groups]:
-        raise ConfigError(f"no server {', '.join(unknown)}; there are {', '.join([*groups, *SERVERS])}")
-    return [server for server in SERVERS.values() if server.name in asked or server.group in asked]
+        return [server for server in servers.values() if server.by_default]
+    return _named(servers, asked)
 
 
-def _with_required(servers: Collection[Server]) -> list[Server]:
-    wanted = {server.name for server in servers}
-    while more := {needed for name in wanted for needed in SERVERS[name].requires} - wanted:
+def _named(servers: Mapping[str, Server], asked: Sequence[str]) -> list[Server]:
+    groups = list(dict.fromkeys(server.group for server in servers.values() if server.group))
+    if unknown := [name for name in asked if name not in servers and name not in groups]:
+        raise ConfigError(f"no server {', '.join(unknown)}; there are {', '.join([*groups, *servers])}")
+    return [server for server in servers.values() if {server.name, server.role, server.group} & set(asked)]
+
+
+def _with_required(servers: Mapping[str, Server], asked: Collection[Server]) -> list[Server]:
+    wanted = {server.name for server in asked}
+    while more := {needed for name in wanted for needed in servers[name].requires} - wanted:
         wanted |= more
-    return [server for server in SERVERS.values() if server.name in wanted]
+    return [server for server in servers.values() if server.name in wanted]

@@ -20,6 +20,7 @@ app = group(
     "Batch and replay: every job under its verb, and the local stack.",
     {
         "demo": command("pipeline_lib.demo"),
+        "package": command("pipeline_lib.package"),
         "generate": command("pipeline_lib.generate.cli"),
         "land": job("land", "kafka_to_hdfs"),
         "archive": job("archive", "kafka_to_s3"),

@@ -1,7 +1,8 @@
 """What a deployment is: one TOML file with the addresses of its systems and the bounds of a batch.
 
 An unknown key is an error, since it is most likely a typing error. Secrets never stand in the file: they come from the
-environment (LODE_S3_ACCESS_KEY, LODE_S3_SECRET_KEY, LODE_KAFKA_PASSWORD) or from a file that only the job can read.
+environment (LODE_S3_ACCESS_KEY, LODE_S3_SECRET_KEY, LODE_KAFKA_PASSWORD) or from a file that only the job's user can
+read (`secrets = "PATH"`, or LODE_SECRETS), where they have the same names.
 A file with `stack = "FOLDER"` takes the addresses that it does not give from that local stack's state.
 """
 
@@ -12,17 +13,18 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
+from pipeline_lib.engines import SHOWN_WITHOUT_VALUE
+from pipeline_lib.engines import SparkSettings as SparkSettings
 from pipeline_lib.errors import ConfigError
+from pipeline_lib.secret_files import read_secrets
+from pipeline_lib.settings import Settings as Settings
 
 M = TypeVar("M", bound=BaseModel)
 
 DEFAULT_CONFIG = Path("conf/local.toml")
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+SECRETS_FILE = "LODE_SECRETS"
 
 
 class KafkaSettings(Settings):
@@ -70,12 +72,6 @@ class HBaseSettings(Settings):
     max_rows_per_s: int | None = Field(default=None, ge=1, description="of one task's writes; none: as fast as it goes")
 
 
-class SparkSettings(Settings):
-    master: str = "local[2]"
-    driver_memory: str = Field(default="1g", pattern=r"^\d+[mg]$")
-    jars: list[str] = Field(default=[], description="Delta's jars; none: those of the local stack's jars.lock")
-
-
 class BatchSettings(Settings):
     """Bounds of one batch, and so of the memory of a run whatever the backlog is."""
 
@@ -92,6 +88,7 @@ class Config(Settings):
     stack: Path | None = None
     topics: Path = Path("conf/topics")
     analyses: Path = Path("conf/analysis")
+    secrets: Path | None = None
     kafka: KafkaSettings
     s3: S3Settings
     hdfs: HdfsSettings
@@ -109,6 +106,7 @@ _ENDPOINTS: dict[tuple[str, ...], str] = {
     ("kafka", "bootstrap_servers"): "kafka.bootstrap",
     ("s3", "endpoint"): "s3.endpoint",
     ("hdfs", "url"): "hdfs.url",
+    ("spark", "hadoop_conf"): "hadoop.conf",
     ("hbase", "prod", "thrift"): "hbase.prod.thrift",
     ("hbase", "prod", "zookeeper"): "hbase.prod.zookeeper",
     ("hbase", "loki", "thrift"): "hbase.loki.thrift",
@@ -120,7 +118,8 @@ def load_config(path: Path | None = None) -> Config:
     """The deployment that a TOML file describes.
 
     Args:
-        path: the file; by default LODE_CONFIG of the environment, else conf/local.toml.
+        path: the file, TOML or (as `lode package` writes it) JSON; by default LODE_CONFIG of the environment, else
+            conf/local.toml.
 
     Raises:
         ConfigError: the file is missing, is no TOML, has an unknown key or a wrong value, or a secret is missing.
@@ -131,18 +130,31 @@ def load_config(path: Path | None = None) -> Config:
         if key in _section(values, section):
             raise ConfigError(f"{path}: {section}.{key} is a secret; give it as {_SECRETS[section, key]} instead")
     _fill_from_stack(values)
+    path_of_secrets = os.environ.get(SECRETS_FILE, values.get("secrets"))
+    known = {**(read_secrets(Path(path_of_secrets), _SECRETS.values()) if path_of_secrets else {}), **os.environ}
     for (section, key), variable in _SECRETS.items():
-        if variable in os.environ:
-            _section(values, section)[key] = os.environ[variable]
+        if variable in known:
+            _section(values, section)[key] = known[variable]
     return validated(Config, values, path)
+
+
+def without_secrets(config: Config) -> dict[str, Any]:
+    """The deployment as JSON values that load_config reads again, but for its secrets."""
+    secret: dict[str, set[str]] = {}
+    for section, key in _SECRETS:
+        secret.setdefault(section, set()).add(key)
+    return config.model_dump(mode="json", exclude=secret, exclude_none=True)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        values: dict[str, Any] = (
+            json.loads(path.read_text()) if path.suffix == ".json" else tomllib.loads(path.read_text())
+        )
+        return values
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
@@ -159,6 +171,8 @@ def _explain(model: type[BaseModel], problem: Any, path: Path) -> str:
     secret = _SECRETS.get(tuple(problem["loc"]))
     if secret:
         return f"{path}: {key}: missing secret; set {secret} in the environment"
+    if problem["type"] == SHOWN_WITHOUT_VALUE:
+        return f"{path}: {key}: {problem['msg']}"
     if problem["type"] == "missing":
         return f"{path}: {key}: missing"
     if problem["type"] == "extra_forbidden":

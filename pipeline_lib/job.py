@@ -159,8 +159,8 @@ def submit_command(config: Config, script: str, arguments: Sequence[str]) -> lis
 def _cluster_driver(config: Config) -> list[str]:
     """How a driver on a node of the cluster comes to its deployment and its secrets."""
     spark, files = config.spark, []
-    folder = unpacked(CONFIGURATION) if spark.package else f"{spark.home}/conf"
-    variables = {"LODE_CONFIG": f"{folder}/{DEPLOYMENT}"}
+    shipped = f"{unpacked(CONFIGURATION)}/{DEPLOYMENT}"
+    variables = {"LODE_CONFIG": shipped if spark.package else f"{spark.home}/conf/deployment.toml"}
     secrets = os.environ.get(SECRETS_FILE) or config.secrets
     if config.stack:  # its nodes are on this machine
         variables |= {"LODE_STACK_HOME": str(config.stack.resolve()), "SPARK_LOCAL_IP": "127.0.0.1"}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_lib.config import load_config
+from pipeline_lib.config import load_config, without_secrets
 from pipeline_lib.errors import ConfigError
+from pipeline_lib.job import submit_command
 
 GOOD = """
 [kafka]
@@ -62,7 +63,7 @@ def test_the_file_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest
 
 MISTAKES = [
     (GOOD + "colour = 1", r"hdfs\.colour: unknown key; allowed here: url, root$"),
-    ("colour = 1\n" + GOOD, "colour: unknown key; allowed here: stack, topics, analyses, kafka, "),
+    ("colour = 1\n" + GOOD, "colour: unknown key; allowed here: stack, topics, analyses, secrets, kafka, s3, hdfs, hbase, spark, batch"),
     (GOOD.replace("[s3]", "timeout_s = 'x'\n[s3]"), "kafka.timeout_s = 'x': .*integer"),
     (GOOD.replace("[s3]", "timeout_s = 0\n[s3]"), "kafka.timeout_s = 0: .*greater than or equal to 1"),
     (GOOD.replace("[s3]", "security_protocol = 'TLS'\n[s3]"), "kafka.security_protocol = 'TLS': .*'SASL_SSL'"),
@@ -150,3 +151,57 @@ def test_a_stack_that_was_never_started_or_is_broken_is_named(tmp_path: Path, st
     (stack_home / "state.json").write_text('{"endpoints"')
     with pytest.raises(ConfigError, match=r"state\.json"):
         load_config(write(tmp_path, f'stack = "{stack_home}"\n[s3]\nbucket = "lode"'))
+
+
+YARN = '[spark]\nmaster = "yarn"\ndeploy_mode = "cluster"\npackage = "p"\n'
+
+
+@pytest.mark.parametrize(
+    ("spark", "says"),
+    [
+        ('[spark]\nmaster = "yarn"\ndeploy_mode = "cluster"\n', "set package"),
+        ('[spark]\nmaster = "spark://m:7077"\ndeploy_mode = "cluster"\npackage = "p"\n', "inside spark://m:7077"),
+        ('[spark]\nmaster = "mesos://m"\n', "spark.master = 'mesos://m'"),
+        ('[spark.properties]\n"spark.hadoop.fs.s3a.secret.key" = "hush"\n', "fs.s3a.secret.key looks like a secret"),
+    ],
+)
+def test_wrong_engines_are_named(spark: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)) as told:
+        load_config(write(tmp_path, GOOD + spark))
+    assert "hush" not in str(told.value)
+
+
+def test_secrets_come_from_a_file_that_is_closed_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SECRETS:
+        monkeypatch.delenv(name)
+    file = tmp_path / "secrets.toml"
+    file.write_text("".join(f'{name} = "{value}"\n' for name, value in SECRETS.items()))
+    path = write(tmp_path, f'secrets = "{file}"\n{GOOD}')
+    file.chmod(0o640)
+    with pytest.raises(ConfigError, match=r"open to others \(mode 640\): chmod 600 it"):
+        load_config(path)
+    file.chmod(0o600)
+    assert load_config(path).s3.secret_key.get_secret_value() == "s3cr3t-key"
+    monkeypatch.setenv("LODE_S3_SECRET_KEY", "newer")
+    assert load_config(path).s3.secret_key.get_secret_value() == "newer", "the environment decides"
+    file.write_text('LODE_S3_SECRT_KEY = "s3cr3t-key"')
+    with pytest.raises(ConfigError, match="LODE_S3_SECRT_KEY: no secret of that name") as told:
+        load_config(path)
+    assert "s3cr3t-key" not in str(told.value)
+
+
+def test_a_cluster_s_driver_gets_the_path_of_the_secrets_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, GOOD + YARN)
+    with pytest.raises(ConfigError, match="the driver inherits no environment"):
+        submit_command(load_config(path), "kafka_to_s3.py", ["events"])
+    file = tmp_path / "secrets.toml"
+    file.write_text("")
+    file.chmod(0o600)
+    monkeypatch.setenv("LODE_SECRETS", str(file))
+    line = submit_command(load_config(path), "kafka_to_s3.py", ["events", "--config", str(path), "--json"])
+    assert line[-2:] == ["events", "--json"]
+    assert line[line.index("--files") + 1] == str(file)
+    assert "spark.yarn.appMasterEnv.LODE_SECRETS=secrets.toml" in line
+    assert not [secret for secret in SECRETS.values() if secret in " ".join(line)]
+    known = without_secrets(load_config(path))
+    assert not [secret for secret in SECRETS.values() if secret in json.dumps(known)]

@@ -109,14 +109,20 @@ class DeltaTarget:
         found = {p: int(self._transaction.txnVersion(app)) for p, app in app_ids.items()}
         return {p: at for p, at in found.items() if at >= 0}
 
-    def commit(self, rows: DataFrame, metadata: str, transactions: Mapping[str, int]) -> Committed:
+    def commit(
+        self, rows: DataFrame, metadata: str, transactions: Mapping[str, int], spread_by: Sequence[Column] = ()
+    ) -> Committed:
         """Writes the rows, makes them visible and moves progress, in one commit.
+
+        Args:
+            spread_by: what besides the table's partition decides about which task writes a row. Without it one task
+                writes all that is in one partition.
 
         Raises:
             LostRace: another commit moved one of the same application transactions since this object was made.
         """
         try:
-            files = self._transaction.writeFiles(rows.repartition(*self._partitioned_by)._jdf)
+            files = self._transaction.writeFiles(rows.repartition(*self._partitioned_by, *spread_by)._jdf)
         except (Py4JJavaError, PySparkException) as error:
             raise unwrapped(error) from None
         try:

@@ -12,11 +12,14 @@ from pipeline_lib.config import Config, KafkaSettings
 from pipeline_lib.datasets import events_path
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_fetch import TopicInfo
-from pipeline_lib.io.spark import DeltaTarget, Session, map_in_arrow
+from pipeline_lib.io.spark import DeltaTarget, Session, functions, map_in_arrow
 from pipeline_lib.landing.rows import PARTITIONED_BY, land_records, landed_schema
 from pipeline_lib.log import fact
 from pipeline_lib.records.offsets import OffsetRange
 from pipeline_lib.topics import Topic
+
+FILE_RECORDS = 250_000
+"""So many records a batch make one more task that writes an hour's rows: fresh traffic is all of one hour."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ class _OpenEvents:
             for span in plan.units(config.batch.unit_records)
         ]
         rows = map_in_arrow(self.stage.spark, units, land_unit, self.schema)
-        committed = self.table.commit(rows, _metadata(source, plan), moves)
+        writers = 1 + sum(span.until - span.since for span in plan.ranges) // FILE_RECORDS
+        spread = functions.pmod(functions.hash("_partition", "_offset"), functions.lit(writers))
+        committed = self.table.commit(rows, _metadata(source, plan), moves, [spread])
         counts = {
             "events": committed.rows_by_quality.get("ok", 0),
             "quarantined": committed.rows_by_quality.get("quarantined", 0),

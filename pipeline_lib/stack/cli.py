@@ -46,9 +46,12 @@ def up(
 
 
 @app.command()
-def down(context: typer.Context) -> None:
-    """Stop all servers; their data stay."""
-    _stack(context).down()
+def down(
+    context: typer.Context,
+    services: Annotated[list[str] | None, typer.Argument(help="Servers or groups. All without.")] = None,
+) -> None:
+    """Stop servers; their data stay."""
+    _stack(context).down(services)
 
 
 @app.command()

@@ -18,7 +18,9 @@ def client_settings(site: Site) -> dict[str, dict[str, object]]:
     """What a program needs to use this file system: its configuration files, by name."""
     datanodes = len(site.nodes("datanode"))
     hdfs: dict[str, object] = {
-        "dfs.replication": min(3, datanodes),
+        # Of the NameNode this decides, too, and for Delta's log it alone. One DataNode keeps the one copy that it can, and
+        # the NameNode makes the second as soon as there is another.
+        "dfs.replication": 2,
         # With so few, a client that looks for another one on a failure would find none and give up.
         "dfs.client.block.write.replace-datanode-on-failure.policy": "NEVER" if datanodes < 4 else "DEFAULT",
     }

@@ -64,13 +64,15 @@ class Stack:
             _Start(self, wanted, found).run()
         return self.endpoints()
 
-    def down(self) -> None:
-        """End what was started: a server only after those that require it."""
+    def down(self, names: Iterable[str] | None = None) -> None:
+        """End what was started, or of that these servers, groups and roles: a server only after those that require it."""
+        servers = self.servers
+        only = {server.name for server in _named(servers, list(names))} if names else None
         with state.locked(self.home):
             known = state.read(self.home)
-            while known.started:
-                required = {name for running in known.started for name in _server(self.servers, running).requires}
-                wave = [name for name in known.started if name not in required]
+            while left := [name for name in known.started if only is None or name in only]:
+                required = {name for running in left for name in _server(servers, running).requires}
+                wave = [name for name in left if name not in required]
                 process.end([known.started[name] for name in wave], _GRACE)
                 for name in wave:
                     del known.started[name]

@@ -1,0 +1,211 @@
+"""The same jobs on a standalone cluster and on YARN leave what they leave on this machine alone, value for value."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deployments import Deployment
+from faults_common import in_archive, in_kafka
+
+from pipeline_lib.analysis.results import DDL
+from pipeline_lib.config import Config, load_config
+from pipeline_lib.datasets import analysis_path, events_path, replay_key
+from pipeline_lib.hbase.clusters import open_cluster
+from pipeline_lib.io.analysis_tables import AnalysisTable
+from pipeline_lib.io.kafka import Kafka
+from pipeline_lib.io.s3 import S3
+from pipeline_lib.io.spark import Session
+from pipeline_lib.stack.s3 import credentials
+from pipeline_lib.stack.spark import spark_home
+from pipeline_lib.stack.stack import Stack
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+TOPIC, ANALYSIS = "engines", "experiments"
+DAYS = ["--since", "2026-11-01", "--until", "2026-11-03"]
+_TOPIC = 'name = "engines"\ncodec = "optimizely-event-batch"\n[quality]\nmax_quarantined_share = 0.1\n'
+
+
+@pytest.fixture(scope="module")
+def servers(stack: Stack) -> Iterator[Stack]:
+    """Both clusters, with two workers and one NodeManager, and HBase Prod."""
+    stack.up(["kafka", "hdfs", "s3", "thrift-prod"], also=["standalone", "yarn"])
+    try:
+        yield stack
+    finally:
+        stack.down(["standalone", "yarn"])
+
+
+def deployed(servers: Stack, folder: Path, engine: str, spark: str, head: str = "") -> Deployment:
+    """A deployment of its own on the same source: its datasets, its archive, its HBase table."""
+    folder = folder / engine
+    (folder / "topics").mkdir(parents=True)
+    (folder / "analyses").mkdir()
+    own = f'[hbase]\nkey = ["uuid", "experiment_id"]\n[hbase.versions.v1]\ntable = "engines_{engine}"\n'
+    (folder / "topics" / f"{TOPIC}.toml").write_text(_TOPIC + own)
+    declared = (ROOT / "conf/analysis/experiments.toml").read_text().replace('topic = "events"', f'topic = "{TOPIC}"')
+    (folder / "analyses" / f"{ANALYSIS}.toml").write_text(declared)
+    path = folder / "lode.toml"
+    head = head or f'stack = "{servers.home}"'
+    found = servers.endpoints()
+    path.write_text(
+        f'{head}\ntopics = "{folder / "topics"}"\nanalyses = "{folder / "analyses"}"\n'
+        f'[kafka]\nbootstrap_servers = "{found["kafka.bootstrap"]}"\n'
+        f'[s3]\nendpoint = "{found["s3.endpoint"]}"\nbucket = "lode-engines"\nprefix = "{engine}/"\n'
+        f'[hdfs]\nurl = "{found["hdfs.url"]}"\nroot = "/{engine}"\n'
+        f'[hbase.prod]\nthrift = "{found["hbase.prod.thrift"]}"\n'
+        f'[spark]\nexecutor_memory = "600m"\ndriver_memory = "600m"\n{spark}'
+    )
+    return Deployment(path, load_config(path))
+
+
+def run(deployment: Deployment) -> dict[str, Any]:
+    """Every job once, through `lode`; what each one printed."""
+    found = {"land": deployment.lode("land", TOPIC, "--json"), "archive": deployment.lode("archive", TOPIC, "--json")}
+    copy = f"{TOPIC}-{deployment.path.parent.name}"
+    with Kafka(deployment.config.kafka) as kafka:
+        kafka.create_topic(copy, len(kafka.describe(TOPIC).partitions), {"retention.ms": "-1"})
+    for sink, options in (("kafka", ["--to", copy]), ("hbase", ["--cluster", "prod"])):
+        line = ["replay", sink, TOPIC, *DAYS, *options, "--json"]
+        plan = json.loads(local(deployment).lode(*line).stdout.splitlines()[-1])
+        found[f"replay {sink}"] = deployment.lode(*line, "--execute", plan["digest"])
+        entry = json.loads(S3(deployment.config.s3).get(replay_key(plan["digest"])) or b"{}")
+        assert (entry["status"], entry["missing"]) == ("done", 0)
+    found["analyze"] = deployment.lode("analyze", ANALYSIS, *DAYS, "--json")
+    return {name: json.loads(done.stdout.splitlines()[-1]) for name, done in found.items()}
+
+
+def local(deployment: Deployment) -> Deployment:
+    """The same deployment on this machine: a plan reads commits alone, and needs no cluster."""
+    path = deployment.path.with_name("local.toml")
+    if not path.exists():
+        text, _, _ = deployment.path.read_text().partition("[spark]")
+        path.write_text(text)
+    return Deployment(path, load_config(path))
+
+
+def left_behind(config: Config, spark: Session, engine: str) -> dict[str, Any]:
+    """All that the jobs made, in an order that does not depend on who made it."""
+    with Kafka(config.kafka) as kafka:
+        cluster = kafka.cluster_id()
+        copied = in_kafka(kafka, kafka.describe(f"{TOPIC}-{engine}"))
+    with open_cluster(config, "prod") as prod:
+        rows = dict(prod.scan(f"engines_{engine}"))
+    events = spark.read.format("delta").load(events_path(config.hdfs, TOPIC))
+    results = AnalysisTable(spark, analysis_path(config.hdfs, ANALYSIS), DDL).read()
+    return {
+        "events": sorted(str(sorted(row.asDict(recursive=True).items())) for row in events.collect()),
+        "archive": {key: table.to_pylist() for key, table in in_archive(config, cluster, TOPIC).items()},
+        "copy": {partition: table.drop_columns(["offset"]).to_pylist() for partition, table in copied.items()},
+        "rows": rows,
+        "results": sorted(str({name: _rounded(value) for name, value in sorted(row.items())}) for row in results),
+    }
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.9g}") if isinstance(value, float) else value  # sums of other partitions, in another order
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="module")
+def reference(servers: Stack, folder: Path, spark: Session) -> dict[str, Any]:
+    """The topic, and what the jobs make of it on this machine."""
+    deployment = deployed(servers, folder, "local", "")
+    S3(deployment.config.s3).create_bucket()
+    deployment.lode("generate", TOPIC, "--days", "2", "--visitors-per-day", "150", "--since", "2026-11-01")
+    printed = run(deployment)
+    found = left_behind(deployment.config, spark, "local")
+    assert printed["land"]["events"] == sum("'quality', 'ok'" in row for row in found["events"]) > 500
+    assert len(found["results"]) > 50
+    assert found["rows"]
+    return {"left": found, "printed": printed}
+
+
+def assert_same(deployment: Deployment, spark: Session, reference: dict[str, Any]) -> None:
+    printed = run(deployment)
+    found = left_behind(deployment.config, spark, deployment.path.parent.name)
+    for name, expected in reference["left"].items():
+        assert found[name] == expected, name
+    for name in ("land", "archive", "replay kafka", "replay hbase"):
+        counts = ("events", "quarantined", "records", "missing", "status")
+        assert {k: printed[name].get(k) for k in counts} == {k: reference["printed"][name].get(k) for k in counts}
+    assert printed["analyze"]["results"] == reference["printed"]["analyze"]["results"]
+
+
+def test_a_standalone_cluster_of_two_workers(
+    servers: Stack, folder: Path, spark: Session, reference: dict[str, Any]
+) -> None:
+    master = servers.endpoints()["spark.master"]
+    deployment = deployed(servers, folder, "standalone", f'master = "{master}"\nexecutors = 2\n')
+    assert_same(deployment, spark, reference)
+    for worker in ("spark-worker", "spark-worker-2"):
+        assert list((servers.home / "servers" / worker / "work").glob("app-*")), f"{worker} ran no executor"
+
+
+def test_yarn_in_cluster_mode(servers: Stack, folder: Path, spark: Session, reference: dict[str, Any]) -> None:
+    found, keys = servers.endpoints(), credentials(servers.home)
+    secrets = folder / "secrets.toml"
+    secrets.touch(mode=0o600)
+    secrets.write_text(f'LODE_S3_ACCESS_KEY = "{keys[0]}"\nLODE_S3_SECRET_KEY = "{keys[1]}"\n')
+    deployment = deployed(
+        servers,
+        folder,
+        "yarn",
+        f'master = "yarn"\ndeploy_mode = "cluster"\nexecutors = 2\nhadoop_conf = "{found["hadoop.conf"]}"\n'
+        f'package = "{folder / "package"}"\npython = "{sys.executable}"\n[spark.properties]\n'
+        f'"spark.yarn.jars" = "local:{spark_home()}/jars/*"\n"spark.yarn.report.interval" = "1000"\n'
+        '"spark.yarn.appMasterEnv.SPARK_LOCAL_IP" = "127.0.0.1"\n"spark.executorEnv.SPARK_LOCAL_IP" = "127.0.0.1"\n',
+        head=f'secrets = "{secrets}"',
+    )
+    failed = deployment.lode("land", TOPIC, check=2)
+    assert "run `lode package`" in failed.stderr
+    deployment.lode("package")
+    assert_same(deployment, spark, reference)
+
+    # The exit code of the contract comes through, which spark-submit alone would turn into 1.
+    refused = deployment.lode("replay", "kafka", TOPIC, *DAYS, "--to", f"{TOPIC}-yarn", "--execute", "0" * 16, check=2)
+    assert "now make the plan" in refused.stderr
+    assert not list(S3(deployment.config.s3).list("outcomes/"))
+
+    shown = deployment.lode("archive", TOPIC, "--print-command").stdout
+    logs = [p for p in (servers.home / "servers" / "nodemanager" / "containers").rglob("*") if p.is_file()]
+    assert len(logs) > 10
+    for text in (shown, *(log.read_text(errors="replace") for log in logs)):
+        assert not [key for key in keys if key in text]
+
+
+def test_the_packed_python_needs_nothing_of_this_environment(servers: Stack, folder: Path) -> None:
+    spark = f'package = "{folder / "packed"}"\n'
+    deployment = deployed(servers, folder, "packed", spark)
+    deployment.lode("package")
+    with tarfile.open(folder / "packed" / "lode-python.tar.gz") as archive:
+        archive.extractall(folder / "node", filter="fully_trusted")  # its python is a link to the nodes' own
+    (folder / "packed" / "lode-python.tar.gz").unlink()
+    path = os.pathsep.join(map(str, [folder / "packed" / "lode.zip", *(spark_home() / "python/lib").glob("*.zip")]))
+    code = (
+        "import sys, jobs.kafka_to_s3, jobs.analyze, pipeline_lib, pyarrow, numba\n"
+        "from pipeline_lib.io.kafka import Kafka\n"
+        "print(pipeline_lib.__file__, pyarrow.__file__, sys.prefix)"
+    )
+    python = folder / "node" / "bin" / "python"
+    done = subprocess.run(
+        [python, "-c", code], env={"PYTHONPATH": path}, cwd=folder / "node", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    library, arrow, prefix = done.stdout.split()
+    assert library.startswith(str(folder / "packed" / "lode.zip"))
+    assert arrow.startswith(str(folder / "node"))
+    assert prefix == str(folder / "node")
+    shutil.rmtree(folder / "node")

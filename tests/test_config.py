@@ -63,7 +63,10 @@ def test_the_file_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest
 
 MISTAKES = [
     (GOOD + "colour = 1", r"hdfs\.colour: unknown key; allowed here: url, root$"),
-    ("colour = 1\n" + GOOD, "colour: unknown key; allowed here: stack, topics, analyses, secrets, kafka, s3, hdfs, hbase, spark, batch"),
+    (
+        "colour = 1\n" + GOOD,
+        "colour: unknown key; allowed here: stack, topics, analyses, secrets, kafka, s3, hdfs, hbase, spark, batch",
+    ),
     (GOOD.replace("[s3]", "timeout_s = 'x'\n[s3]"), "kafka.timeout_s = 'x': .*integer"),
     (GOOD.replace("[s3]", "timeout_s = 0\n[s3]"), "kafka.timeout_s = 0: .*greater than or equal to 1"),
     (GOOD.replace("[s3]", "security_protocol = 'TLS'\n[s3]"), "kafka.security_protocol = 'TLS': .*'SASL_SSL'"),

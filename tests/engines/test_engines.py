@@ -14,23 +14,35 @@ import pytest
 from deployments import Deployment
 from faults_common import in_archive, in_kafka
 
+from pipeline_lib.analysis.declaration import load_analysis
 from pipeline_lib.analysis.results import DDL
+from pipeline_lib.analysis.run import analyze, days_of
+from pipeline_lib.archive.run import archive_topic
+from pipeline_lib.batches.run import Limits
 from pipeline_lib.config import Config, load_config
-from pipeline_lib.datasets import analysis_path, events_path, replay_key
+from pipeline_lib.datasets import analysis_path, events_path
 from pipeline_lib.hbase.clusters import open_cluster
 from pipeline_lib.io.analysis_tables import AnalysisTable
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.s3 import S3
-from pipeline_lib.io.spark import Session
+from pipeline_lib.io.spark import Session, spark_runner
+from pipeline_lib.landing.run import land_topic
+from pipeline_lib.replay.hbase import HBaseSink
+from pipeline_lib.replay.kafka import KafkaSink
+from pipeline_lib.replay.plan import ReplayRequest
+from pipeline_lib.replay.run import execute, plan
 from pipeline_lib.stack.s3 import credentials
 from pipeline_lib.stack.spark import spark_home
 from pipeline_lib.stack.stack import Stack
+from pipeline_lib.timespan import TimeSpan
+from pipeline_lib.topics import load_topic
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TOPIC, ANALYSIS = "engines", "experiments"
 DAYS = ["--since", "2026-11-01", "--until", "2026-11-03"]
+REQUEST = ReplayRequest(TOPIC, TimeSpan.parse("2026-11-01", "2026-11-03"))
 _TOPIC = 'name = "engines"\ncodec = "optimizely-event-batch"\n[quality]\nmax_quarantined_share = 0.1\n'
 
 
@@ -70,26 +82,39 @@ def deployed(servers: Stack, folder: Path, engine: str, spark: str, head: str = 
 def run(deployment: Deployment) -> dict[str, Any]:
     """Every job once, through `lode`; what each one printed."""
     found = {"land": deployment.lode("land", TOPIC, "--json"), "archive": deployment.lode("archive", TOPIC, "--json")}
-    copy = f"{TOPIC}-{deployment.path.parent.name}"
-    with Kafka(deployment.config.kafka) as kafka:
-        kafka.create_topic(copy, len(kafka.describe(TOPIC).partitions), {"retention.ms": "-1"})
-    for sink, options in (("kafka", ["--to", copy]), ("hbase", ["--cluster", "prod"])):
-        line = ["replay", sink, TOPIC, *DAYS, *options, "--json"]
-        plan = json.loads(local(deployment).lode(*line).stdout.splitlines()[-1])
-        found[f"replay {sink}"] = deployment.lode(*line, "--execute", plan["digest"])
-        entry = json.loads(S3(deployment.config.s3).get(replay_key(plan["digest"])) or b"{}")
-        assert (entry["status"], entry["missing"]) == ("done", 0)
+    for name, sink in sinks(deployment).items():
+        options = ["--to", sink.to] if isinstance(sink, KafkaSink) else ["--cluster", "prod"]
+        digest = plan(deployment.config, REQUEST, sink).id
+        line = ["replay", name, TOPIC, *DAYS, *options, "--json", "--execute", digest]
+        found[f"replay {name}"] = deployment.lode(*line)
     found["analyze"] = deployment.lode("analyze", ANALYSIS, *DAYS, "--json")
     return {name: json.loads(done.stdout.splitlines()[-1]) for name, done in found.items()}
 
 
-def local(deployment: Deployment) -> Deployment:
-    """The same deployment on this machine: a plan reads commits alone, and needs no cluster."""
-    path = deployment.path.with_name("local.toml")
-    if not path.exists():
-        text, _, _ = deployment.path.read_text().partition("[spark]")
-        path.write_text(text)
-    return Deployment(path, load_config(path))
+def run_here(deployment: Deployment, spark: Session) -> dict[str, Any]:
+    """The same by the library, on this machine."""
+    config, runner = deployment.config, spark_runner("reference")
+    topic = load_topic(config.topics, TOPIC)
+    found = {
+        "land": land_topic(config, topic, Limits(), spark).as_dict(),
+        "archive": archive_topic(config, topic, Limits(), runner).as_dict(),
+    }
+    for name, sink in sinks(deployment).items():
+        found[f"replay {name}"] = execute(config, REQUEST, sink, plan(config, REQUEST, sink).id, skip_corrupt=False)
+    analysis = load_analysis(config.analyses / f"{ANALYSIS}.toml")
+    days = days_of(REQUEST.span.since.date(), REQUEST.span.until.date())
+    found["analyze"] = analyze(config, ANALYSIS, analysis, days, spark).as_dict()
+    return found
+
+
+def sinks(deployment: Deployment) -> dict[str, KafkaSink | HBaseSink]:
+    """Where a deployment replays to: a topic (made here) and a table of its own."""
+    config, copy = deployment.config, f"{TOPIC}-{deployment.path.parent.name}"
+    with Kafka(config.kafka) as kafka:
+        if copy not in kafka.topics():
+            kafka.create_topic(copy, len(kafka.describe(TOPIC).partitions), {"retention.ms": "-1"})
+    runner = spark_runner("replay")
+    return {"kafka": KafkaSink(config, runner, copy), "hbase": HBaseSink(config, runner, ("prod",))}
 
 
 def left_behind(config: Config, spark: Session, engine: str) -> dict[str, Any]:
@@ -125,8 +150,9 @@ def reference(servers: Stack, folder: Path, spark: Session) -> dict[str, Any]:
     deployment = deployed(servers, folder, "local", "")
     S3(deployment.config.s3).create_bucket()
     deployment.lode("generate", TOPIC, "--days", "2", "--visitors-per-day", "150", "--since", "2026-11-01")
-    printed = run(deployment)
+    printed = run_here(deployment, spark)
     found = left_behind(deployment.config, spark, "local")
+    assert (printed["replay hbase"]["status"], printed["replay hbase"]["missing"]) == ("done", 0)
     assert printed["land"]["events"] == sum("'quality', 'ok'" in row for row in found["events"]) > 500
     assert len(found["results"]) > 50
     assert found["rows"]

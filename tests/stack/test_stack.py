@@ -158,7 +158,9 @@ def test_reset_removes_its_own_files_alone(empty_stack: Stack) -> None:
 
 def test_a_wrong_name_lists_the_right_ones(tmp_path: Path) -> None:
     stack = Stack(tmp_path)
-    with pytest.raises(ConfigError, match=r"no server kafak; there are hdfs, hbase, druid, standalone, yarn, kafka, .*nodemanager"):
+    with pytest.raises(
+        ConfigError, match=r"no server kafak; there are hdfs, hbase, druid, standalone, yarn, kafka, .*nodemanager"
+    ):
         stack.up(["kafak"])
     for call in (stack.kill, stack.restart, stack.logs):
         with pytest.raises(ConfigError, match="no server hdfs; there are kafka"):

@@ -32,10 +32,11 @@ _TIME = (2026, 1, 1, 0, 0, 0)
 """Of every member: the same content gives the same file."""
 
 ConfigPath = Annotated[Path | None, typer.Option("--config", help="The deployment; default: conf/local.toml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value.")]
 
 
-def main(config: ConfigPath = None, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Make what the nodes of a cluster need, in the deployment's [spark] package folder: again after any change."""
+def main(config: ConfigPath = None, as_json: AsJson = False) -> None:
+    """Make what the nodes of a cluster need, in the folder that the deployment names: again after any change."""
     deployment = load_config(config)
     folder = deployment.spark.package
     if folder is None:

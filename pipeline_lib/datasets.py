@@ -13,6 +13,12 @@ def analysis_path(settings: HdfsSettings, analysis: str) -> str:
     return f"{settings.url.rstrip('/')}{settings.root.rstrip('/')}/analysis/{analysis}"
 
 
+def traffic_path(settings: HdfsSettings, analysis: str) -> str:
+    """The table of an analysis' traffic: see analysis.traffic. Not below the results' table: a clean-up of that one
+    would take its files for files of no commit."""
+    return f"{settings.url.rstrip('/')}{settings.root.rstrip('/')}/traffic/{analysis}"
+
+
 def replay_key(replay_id: str) -> str:
     """The ledger entry of a replay, in the archive's bucket."""
     return f"replays/{replay_id}.json"

@@ -14,7 +14,10 @@ COLUMNS = (
     "event_name", "revenue", "value", "quantity", "tags", "attributes", "user_agent", "bot_filtering",
 )  # fmt: skip
 
-KEPT = ("event_time", "_timestamp", "event_type", "uuid", "visitor_id", "experiment_id", "variation_id", "is_holdback")
+KEPT = (
+    "event_time", "_timestamp", "event_type", "event_name", "uuid", "visitor_id", "experiment_id", "variation_id",
+    "is_holdback",
+)  # fmt: skip
 
 BOT_AGENTS = (
     r"(?i)(bot|crawl|spider|slurp|archiver|facebookexternalhit|lighthouse|headless|phantomjs|monitor|pingdom|"
@@ -80,6 +83,13 @@ def text(field: str) -> Column:
     if field.startswith("tags."):
         return F.col("tags")[field.removeprefix("tags.")]
     return F.col(field).cast("string")
+
+
+def counted_at(zone: str) -> tuple[Column, Column]:
+    """When an event counts, and on which day: an impossible time counts for the time of its record."""
+    impossible = F.coalesce(F.col("reason").startswith("time_"), F.lit(False))
+    time = F.when(impossible, F.col("_timestamp")).otherwise(F.col("event_time"))
+    return time, day_of(time, zone)
 
 
 def day_of(time: Column, zone: str) -> Column:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 
 from pipeline_lib.analysis.declaration import Analysis
-from pipeline_lib.analysis.events import day_of, is_decision
+from pipeline_lib.analysis.events import is_decision
 from pipeline_lib.analysis.visitors import exposes
 from pipeline_lib.io.spark import Frame
 from pipeline_lib.io.spark import functions as F
@@ -23,10 +23,10 @@ def event_quality(events: Frame, wanted: Sequence[date], analysis: Analysis) -> 
         .when(F.col("not_a_number"), "not_a_number")
         .otherwise("counted")
     )
-    impossible = F.coalesce(F.col("reason").startswith("time_"), F.lit(False))
-    time = F.when(impossible, F.col("_timestamp")).otherwise(F.col("event_time"))
-    day = day_of(time, analysis.time_zone).alias("day")
-    found = events.select(day, F.coalesce("experiment_id", F.lit("")).alias("experiment_id"), fate.alias("reason"))
+    _, day = counted_at(analysis.time_zone)
+    found = events.select(
+        day.alias("day"), F.coalesce("experiment_id", F.lit("")).alias("experiment_id"), fate.alias("reason")
+    )
     return found.where(F.col("day").isin(list(wanted))).groupBy("day", "experiment_id", "reason").count()
 
 

@@ -19,6 +19,11 @@ def traffic_path(settings: HdfsSettings, analysis: str) -> str:
     return f"{settings.url.rstrip('/')}{settings.root.rstrip('/')}/traffic/{analysis}"
 
 
+def sessions_path(settings: HdfsSettings, analysis: str) -> str:
+    """The table of an analysis' sessions: see analysis.sessions."""
+    return f"{settings.url.rstrip('/')}{settings.root.rstrip('/')}/sessions/{analysis}"
+
+
 def replay_key(replay_id: str) -> str:
     """The ledger entry of a replay, in the archive's bucket."""
     return f"replays/{replay_id}.json"

@@ -14,14 +14,25 @@ from pipeline_lib.timespan import TimeSpan, parse_time
 NAME = r"^[A-Za-z0-9_-]{1,100}$"
 
 
-class Metric(Settings):
+class Fitting(Settings):
+    """Which events are meant.
+
+    Attributes:
+        event: the events' name; none: any.
+        where: fields and their values, as `revenue` or `tags.category`; all must hold.
+    """
+
+    event: str = ""
+    where: dict[str, str] = Field(default_factory=dict)
+
+
+class Metric(Fitting):
     """What is measured of each visitor.
 
     Attributes:
-        kind: `conversion` whether an event happened, `count` how often, `sum` of `value`; `ratio` of two other metrics'
-            totals; `quantile` of the visitors' sums.
-        event: the events' name; none: any conversion event.
-        where: fields and their values, as `revenue` or `tags.category`; all must hold.
+        kind: `conversion` whether an event happened, `count` how often, `sum` of `value`; `sessions` in how many
+            sessions, without `event` and `where` how many there were; `ratio` of two other metrics' totals;
+            `quantile` of the visitors' sums.
         value: the field that is summed; `revenue` and `value` are taken from the tag of that name where the field is
             absent, never from both.
         window_hours: how long after the exposure an event counts, its end included; none: as long as the experiment.
@@ -30,9 +41,7 @@ class Metric(Settings):
         adjust: whether CUPED takes the same measure from before the exposure into account.
     """
 
-    kind: Literal["conversion", "count", "sum", "ratio", "quantile"]
-    event: str = ""
-    where: dict[str, str] = Field(default_factory=dict)
+    kind: Literal["conversion", "count", "sum", "sessions", "ratio", "quantile"]
     value: str = ""
     window_hours: float | None = Field(default=None, gt=0)
     winsorise: float | None = Field(default=None, gt=0.5, lt=1)
@@ -43,8 +52,8 @@ class Metric(Settings):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "Metric":
-        if self.kind in ("sum", "quantile") and not self.value:
-            raise ValueError(f"kind {self.kind} needs `value`, the field that is summed")
+        if (self.kind in ("sum", "quantile")) != bool(self.value):
+            raise ValueError("kinds sum and quantile, and no other, need `value`, the field that is summed")
         if (self.kind == "ratio") != bool(self.numerator and self.denominator):
             raise ValueError("kind ratio, and no other, needs `numerator` and `denominator`, the names of two metrics")
         if self.kind == "ratio" and (self.winsorise or self.window_hours or self.event or self.where):
@@ -52,6 +61,19 @@ class Metric(Settings):
         if self.kind == "quantile" and (self.winsorise or self.adjust):
             raise ValueError("a quantile is neither winsorised nor adjusted")
         return self
+
+
+class Funnel(Settings):
+    """Steps that visitors take one after the other, the last one at most `within_hours` after the first."""
+
+    steps: list[Fitting] = Field(min_length=2, max_length=20)
+    within_hours: float = Field(default=24, gt=0)
+
+
+class Retention(Fitting):
+    """When a visitor counts as back: at any event, or at those that fit, for so many days from the exposure's on."""
+
+    days: int = Field(default=28, ge=1, le=90)
 
 
 class Variation(Settings):
@@ -69,6 +91,7 @@ class Experiment(Settings):
     control: str
     variations: dict[str, Variation]
     metrics: list[str]
+    funnels: list[str] = Field(default_factory=list)
     segments: list[str] = Field(default_factory=list, description="attributes by whose values visitors are divided")
     exposure: Literal["first", "last"] = "first"
     several_variations: Literal["first", "exclude"] = Field(
@@ -114,6 +137,8 @@ class Analysis(Settings):
     late_days: int = Field(default=14, ge=1, description="how old a day `--changed` still recomputes")
     metrics: dict[str, Metric]
     experiments: list[Experiment]
+    funnels: dict[str, Funnel] = Field(default_factory=dict)
+    retention: Retention = Retention()
     sources: dict[str, Source] = Field(default_factory=dict)
 
     @field_validator("time_zone")
@@ -134,6 +159,8 @@ class Analysis(Settings):
         for experiment in self.experiments:
             if unknown := sorted(set(experiment.metrics) - set(self.metrics)):
                 raise ValueError(f"experiment {experiment.id}: metrics {unknown} are not declared")
+            if unknown := sorted(set(experiment.funnels) - set(self.funnels)):
+                raise ValueError(f"experiment {experiment.id}: funnels {unknown} are not declared")
         if len({each.id for each in self.experiments}) < len(self.experiments):
             raise ValueError("an experiment is declared twice")
         return self
@@ -144,9 +171,9 @@ class Analysis(Settings):
         return {name: metric for name, metric in self.metrics.items() if metric.kind != "ratio"}
 
     def first_needed(self, day_since: datetime) -> datetime:
-        """The earliest event time that the analysis of a day reads."""
+        """The earliest event time that the analysis of a day reads: a session may have begun the day before."""
         since = min(each.since - timedelta(days=each.pre_exposure_days) for each in self.experiments)
-        return max(since, day_since - timedelta(days=self.look_back_days))
+        return min(max(since, day_since - timedelta(days=self.look_back_days)), day_since - timedelta(days=1))
 
 
 def load_analysis(path: Path) -> Analysis:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import date
 
 from pipeline_lib.analysis.declaration import Analysis, Metric
+from pipeline_lib.analysis.visitors import not_excluded
 from pipeline_lib.io.spark import Column, Frame, Window
 from pipeline_lib.io.spark import functions as F
 
@@ -19,9 +20,8 @@ def visitors_to_date(days: Frame, wanted: Sequence[date], analysis: Analysis) ->
     """One row a visitor, experiment and wanted day since the exposure: the measures `to_date_N`, `day_N`, `before_N`."""
     numbers = range(len(analysis.measures))
     ends = F.filter(F.array(*map(F.lit, wanted)), lambda end: end >= F.col("day"))
-    strict = F.col("experiment_id").isin([e.id for e in analysis.experiments if e.several_variations == "exclude"])
     each = days.withColumn("end", F.explode(ends))
-    each = each.where(~strict | F.col("several_on").isNull() | (F.col("several_on") > F.col("end")))
+    each = each.where(not_excluded(analysis, by="end"))
     sums = [F.coalesce(F.sum(f"done_{n}"), F.lit(0.0)).alias(f"to_date_{n}") for n in numbers]
     today = F.col("day") == F.col("end")
     sums += [F.coalesce(F.sum(F.when(today, F.col(f"done_{n}"))), F.lit(0.0)).alias(f"day_{n}") for n in numbers]

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from datetime import date
 
 from pipeline_lib.analysis.declaration import Analysis
-from pipeline_lib.analysis.events import is_decision
+from pipeline_lib.analysis.events import counted_at, day_of, is_decision
 from pipeline_lib.analysis.visitors import exposes
 from pipeline_lib.io.spark import Frame
 from pipeline_lib.io.spark import functions as F
-
-COLUMNS = ("day", "experiment_id", "reason", "count")
 
 
 def event_quality(events: Frame, wanted: Sequence[date], analysis: Analysis) -> Frame:
@@ -28,6 +26,14 @@ def event_quality(events: Frame, wanted: Sequence[date], analysis: Analysis) -> 
         day.alias("day"), F.coalesce("experiment_id", F.lit("")).alias("experiment_id"), fate.alias("reason")
     )
     return found.where(F.col("day").isin(list(wanted))).groupBy("day", "experiment_id", "reason").count()
+
+
+def quarantine_quality(quarantined: Frame, wanted: Sequence[date], analysis: Analysis) -> Frame:
+    """Records that could not be decoded, for the day of their timestamp."""
+    day = day_of(F.col("_timestamp"), analysis.time_zone).alias("day")
+    reason = F.concat(F.lit("quarantined_"), "reason").alias("reason")
+    found = quarantined.select(day, F.lit("").alias("experiment_id"), reason).where(F.col("day").isin(list(wanted)))
+    return found.groupBy("day", "experiment_id", "reason").count()
 
 
 def visitor_quality(exposed: Frame, wanted: Sequence[date]) -> Frame:

@@ -22,11 +22,13 @@ NUMBERS = (
 )  # fmt: skip
 DDL = (
     "date DATE, part STRING, experiment_id STRING, metric STRING, segment STRING, variation_id STRING, scope STRING, "
-    "visitors BIGINT, count BIGINT, method STRING, reason STRING, alarm BOOLEAN, expected DOUBLE, "
+    "visitors BIGINT, count BIGINT, step INT, cohort DATE, method STRING, reason STRING, alarm BOOLEAN, expected DOUBLE, "
     + ", ".join(f"{name} DOUBLE" for name in NUMBERS)
 )
 """One table, so that one commit replaces all that is said of a day. `part`: `result` (a metric of a variation), `sample`
-(the SRM test of an experiment; a row a variation), `quality` (events and visitors by what became of them)."""
+(the SRM test of an experiment; a row a variation), `quality` (events and visitors by what became of them), `funnel`
+(`metric` is its name; of `visitors` to date `count` came to `step`), `retention` (of the `visitors` exposed on the day
+`cohort`, `count` were back on the day), `session` (a figure of the day's sessions, `metric`, is `total`)."""
 
 Row = dict[str, Any]
 Group = tuple[str, date, str, str]
@@ -157,3 +159,36 @@ def quality_rows(counted: Iterable[tuple[date, str, str, int]]) -> list[Row]:
         {"date": day, "part": "quality", "experiment_id": experiment, "reason": reason, "count": count}
         for day, experiment, reason, count in sorted(counted)
     ]
+
+
+def funnel_rows(counted: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Rows of funnels.funnel_counts."""
+    found = [
+        {"date": row["day"], "part": "funnel", "experiment_id": row["experiment_id"], "metric": row["funnel"],
+         "segment": "all", "variation_id": row["variation_id"], "scope": "to_date", "step": row["step"],
+         "visitors": row["exposed"], "count": row["reached"]}
+        for row in counted
+    ]  # fmt: skip
+    return sorted(found, key=lambda r: (r["date"], r["experiment_id"], r["metric"], r["variation_id"], r["step"]))
+
+
+def retention_rows(counted: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Rows of retention.returned."""
+    found = [
+        {"date": row["day"], "part": "retention", "experiment_id": row["experiment_id"], "segment": "all",
+         "variation_id": row["variation_id"], "scope": "day", "cohort": row["cohort"], "visitors": row["visitors"],
+         "count": row["returned"]}
+        for row in counted
+    ]  # fmt: skip
+    return sorted(found, key=lambda r: (r["date"], r["experiment_id"], r["variation_id"], r["cohort"]))
+
+
+def session_rows(counted: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Rows of sessions.session_figures; a figure that no session has is left out."""
+    return [
+        {"date": row["date"], "part": "session", "experiment_id": "", "metric": name, "segment": "all", "scope": "day",
+         "total": value}
+        for row in sorted(counted, key=lambda row: row["date"])
+        for name, value in row.items()
+        if name != "date" and value is not None
+    ]  # fmt: skip

@@ -28,16 +28,12 @@ def read_events(spark: SparkSession, path: str, version: int, since: datetime, u
     return rows.where(near | odd)
 
 
-def count_quarantined(
-    spark: SparkSession, path: str, version: int, days: Sequence[date]
-) -> list[tuple[date, str, int]]:
-    """Quarantined records of each UTC day by the first word of their reason."""
-    rows = spark.read.format("delta").option("versionAsOf", version).load(path)
-    rows = rows.where((F.col("quality") == "quarantined") & F.col("date").isin(list(days)))
-    word = F.regexp_extract("_reason", r"^[A-Za-z0-9_]+", 0)
-    return [
-        (row["date"], row["word"], row["count"]) for row in rows.groupBy("date", word.alias("word")).count().collect()
-    ]
+def read_quarantined(spark: SparkSession, path: str, version: int, since: datetime, until: datetime) -> DataFrame:
+    """`_timestamp`, in [since, until), and `reason` of quarantined records: the first word of what landing said."""
+    rows = spark.read.format("delta").option("versionAsOf", version).load(path).where("quality = 'quarantined'")
+    near = (F.col("date") >= F.lit(since.date())) & (F.col("date") <= F.lit(until.date()))
+    near &= (F.col("_timestamp") >= F.lit(since)) & (F.col("_timestamp") < F.lit(until))
+    return rows.where(near).select("_timestamp", F.regexp_extract("_reason", r"^[A-Za-z0-9_]+", 0).alias("reason"))
 
 
 def read_export(spark: SparkSession, folder: str) -> DataFrame:
@@ -131,7 +127,7 @@ def _date_of_file() -> Column:
 
 
 class AnalysisTable:
-    """The results of one analysis; a day is replaced whole, several days in one commit."""
+    """A table of an analysis, by its columns' DDL; a day (`date`) is replaced whole, several days in one commit."""
 
     def __init__(self, spark: SparkSession, path: str, ddl: str) -> None:
         self._spark, self.path, self._ddl = spark, path, ddl
@@ -144,7 +140,15 @@ class AnalysisTable:
         """
         names = [part.split()[0] for part in self._ddl.split(",")]
         values = [tuple(row.get(name) for name in names) for row in rows]
-        frame = self._spark.createDataFrame(values, self._ddl).coalesce(1)
+        self.replace_with(self._spark.createDataFrame(values, self._ddl).coalesce(1), days, metadata)
+
+    def replace_with(self, frame: DataFrame, days: Sequence[date], metadata: Mapping[str, Any]) -> None:
+        """The same from a frame with the table's columns, whatever its size.
+
+        Raises:
+            LostRace: another run replaced one of the days in the meantime.
+        """
+        frame = self._as_declared(frame)
         builder = DeltaTable.createIfNotExists(self._spark).location(self.path).addColumns(frame.schema)
         for name, value in _PROPERTIES.items():
             builder = builder.property(name, value)
@@ -153,18 +157,26 @@ class AnalysisTable:
             builder.partitionedBy("date").execute()
             (
                 frame.write.format("delta").mode("overwrite").option("replaceWhere", f"date IN ({where})")
-                .option("userMetadata", json.dumps({"lode": metadata})).save(self.path)
+                .option("mergeSchema", True).option("userMetadata", json.dumps({"lode": metadata})).save(self.path)
             )  # fmt: skip
         except (Py4JJavaError, PySparkException) as error:
             if "Concurrent" in f"{type(error).__name__} {error}":
                 raise LostRace(f"table {self.path}: a concurrent run replaced one of these days first") from None
             raise unwrapped(error) from None
 
+    def _as_declared(self, frame: DataFrame) -> DataFrame:
+        fields = self._spark.createDataFrame([], self._ddl).schema.fields
+        return frame.select(*(F.col(field.name).cast(field.dataType) for field in fields))
+
+    def frame(self) -> DataFrame:
+        """The table as it is; empty before the first analysis."""
+        if not DeltaTable.isDeltaTable(self._spark, self.path):
+            return self._spark.createDataFrame([], self._ddl)
+        return self._spark.read.format("delta").load(self.path)
+
     def read(self) -> list[dict[str, Any]]:
         """All rows; none before the first analysis."""
-        if not DeltaTable.isDeltaTable(self._spark, self.path):
-            return []
-        return [row.asDict(recursive=True) for row in self._spark.read.format("delta").load(self.path).collect()]
+        return [row.asDict(recursive=True) for row in self.frame().collect()]
 
     def last_metadata(self) -> dict[str, Any] | None:
         """What the last replacement noted."""

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline_lib.analysis.results import DDL
 from pipeline_lib.errors import ConfigError, LostRace
-from pipeline_lib.io.analysis_tables import AnalysisTable, EventsVersion, count_quarantined, read_events, read_source
+from pipeline_lib.io.analysis_tables import AnalysisTable, EventsVersion, read_events, read_quarantined, read_source
 from pipeline_lib.io.spark import Session
 
 DAY = date(2026, 11, 1)
@@ -97,7 +97,9 @@ def test_events_of_a_span_and_impossible_times_of_its_records(spark: Session, tm
     assert sorted(row["event_time"].year for row in found) == [1970, 2026, 2026, 2200]
     land(spark, path, ("ok", at(1), at(1)))
     assert read_events(spark, path, version, at(1, 0), at(3, 0)).count() == 4  # that version's, whatever comes later
-    assert count_quarantined(spark, path, version, [date(2026, 11, 2)]) == [(date(2026, 11, 2), "some_reason", 1)]
+    refused = read_quarantined(spark, path, version, at(2, 0), at(3, 0)).collect()
+    assert [row["reason"] for row in refused] == ["some_reason"]
+    assert read_quarantined(spark, path, version, at(2, 13), at(3, 0)).count() == 0
 
 
 def test_a_source_without_its_columns_is_an_error_that_names_them(spark: Session, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ kafka = 3
 datanode = 2
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -72,3 +72,35 @@ def read_servers(home: Path) -> dict[str, Server]:
     if wrong := [name for name in settings.nodes if name not in several]:
         raise ConfigError(f"{path}: nodes.{wrong[0]}: the number of nodes can be set of {', '.join(several)}")
     return servers(settings.nodes)
+
+
+def server_of(servers: Mapping[str, Server], name: str) -> Server:
+    """The server of this name; one that a smaller stack.toml no longer has is another node of its role."""
+    return servers[name] if name in servers else servers[name.rpartition("-")[0]]
+
+
+def expand(servers: Mapping[str, Server], names: Iterable[str] | None) -> list[Server]:
+    """The same; without names the servers that start by default."""
+    if names is None or not (asked := list(names)):
+        return [server for server in servers.values() if server.by_default]
+    return named(servers, asked)
+
+
+def named(servers: Mapping[str, Server], asked: Sequence[str]) -> list[Server]:
+    """Names of servers, roles (all their nodes) and groups as servers.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    groups = list(dict.fromkeys(server.group for server in servers.values() if server.group))
+    if unknown := [name for name in asked if name not in servers and name not in groups]:
+        raise ConfigError(f"no server {', '.join(unknown)}; there are {', '.join([*groups, *servers])}")
+    return [server for server in servers.values() if {server.name, server.role, server.group} & set(asked)]
+
+
+def with_required(servers: Mapping[str, Server], asked: Collection[Server]) -> list[Server]:
+    """These, and all that they need, in the order of the catalogue."""
+    wanted = {server.name for server in asked}
+    while more := {needed for name in wanted for needed in servers[name].requires} - wanted:
+        wanted |= more
+    return [server for server in servers.values() if server.name in wanted]

@@ -12,7 +12,7 @@ import requests
 
 from pipeline_lib.errors import ConfigError, LodeError, ServerUnavailable
 from pipeline_lib.stack import jars, process, state
-from pipeline_lib.stack.catalog import read_servers
+from pipeline_lib.stack.catalog import expand, named, read_servers, server_of, with_required
 from pipeline_lib.stack.java import java
 from pipeline_lib.stack.progress import Waiting
 from pipeline_lib.stack.server import Server, Site
@@ -55,10 +55,10 @@ class Stack:
             also: more of them.
         """
         servers = self.servers
-        return self._up([*_expand(servers, names), *_named(servers, list(also))])
+        return self._up([*expand(servers, names), *named(servers, list(also))])
 
     def _up(self, servers: Collection[Server]) -> dict[str, str]:
-        wanted = _with_required(self.servers, servers)
+        wanted = with_required(self.servers, servers)
         found = jars.fetch({name: None for server in wanted for name in server.jar_sets})
         with state.locked(self.home):
             _Start(self, wanted, found).run()
@@ -67,11 +67,11 @@ class Stack:
     def down(self, names: Iterable[str] | None = None) -> None:
         """End what was started, or of that these servers, groups and roles: a server only after those that require it."""
         servers = self.servers
-        only = {server.name for server in _named(servers, list(names))} if names else None
+        only = {server.name for server in named(servers, list(names))} if names else None
         with state.locked(self.home):
             known = state.read(self.home)
             while left := [name for name in known.started if only is None or name in only]:
-                required = {name for running in left for name in _server(servers, running).requires}
+                required = {name for running in left for name in server_of(servers, running).requires}
                 wave = [name for name in left if name not in required]
                 process.end([known.started[name] for name in wave], _GRACE)
                 for name in wave:
@@ -236,29 +236,3 @@ def _environment(class_path: str) -> dict[str, str]:
     """No more of the caller's environment than needed: it may hold secrets, or options meant for other Javas."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "USER", "LANG", "TMPDIR") if name in os.environ}
     return kept | {"CLASSPATH": class_path, "TZ": "UTC"}
-
-
-def _server(servers: Mapping[str, Server], name: str) -> Server:
-    """The server of this name; one that a smaller stack.toml no longer has is another node of its role."""
-    return servers[name] if name in servers else servers[name.rpartition("-")[0]]
-
-
-def _expand(servers: Mapping[str, Server], names: Iterable[str] | None) -> list[Server]:
-    """Names of servers, roles and groups as servers."""
-    if names is None or not (asked := list(names)):
-        return [server for server in servers.values() if server.by_default]
-    return _named(servers, asked)
-
-
-def _named(servers: Mapping[str, Server], asked: Sequence[str]) -> list[Server]:
-    groups = list(dict.fromkeys(server.group for server in servers.values() if server.group))
-    if unknown := [name for name in asked if name not in servers and name not in groups]:
-        raise ConfigError(f"no server {', '.join(unknown)}; there are {', '.join([*groups, *servers])}")
-    return [server for server in servers.values() if {server.name, server.role, server.group} & set(asked)]
-
-
-def _with_required(servers: Mapping[str, Server], asked: Collection[Server]) -> list[Server]:
-    wanted = {server.name for server in asked}
-    while more := {needed for name in wanted for needed in servers[name].requires} - wanted:
-        wanted |= more
-    return [server for server in servers.values() if server.name in wanted]

@@ -111,7 +111,7 @@ def test_kafka_is_silent_beyond_the_time_out(
 
 @pytest.mark.parametrize("seconds", [3, 1000])
 def test_s3_is_silent(seconds: int, deployment: Deployment, kafka: Kafka) -> None:
-    topic, config = filled(deployment, kafka, "s3quiet"), patient(deployment.config, "s3", 2)
+    topic, config = filled(deployment, kafka, "s3quiet"), patient(deployment.config, "s3", 8)
     second_batch = rb"PUT [^ ]*partition(=|%3D)1/0{16}0500-"
     proxy = SilentProxy(str(config.s3.endpoint).removeprefix("http://"), second_batch, seconds)
     through = config.model_copy(update={"s3": config.s3.model_copy(update={"endpoint": f"http://{proxy.address}"})})
@@ -120,7 +120,7 @@ def test_s3_is_silent(seconds: int, deployment: Deployment, kafka: Kafka) -> Non
     else:
         began = time.monotonic()
         with pytest.raises(ServerUnavailable, match="S3 at"):
-            archive_topic(through, topic, Limits(max_records=BATCH), inline)
+            archive_topic(patient(through, "s3", 3), topic, Limits(max_records=BATCH), inline)
         assert time.monotonic() - began < 60, "five tries of the time-out each, and the pauses between them"
     proxy.down()
     assert proxy.fired.is_set()
@@ -152,7 +152,7 @@ def test_hdfs_is_silent_while_a_topic_lands(
     command = mine.command("land", topic.name, "--max-records", str(BATCH), "--json")
     with (tmp_path / "log").open("wb") as log:
         job = subprocess.Popen(command, stdout=log, stderr=log)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while landed_commits(stack, mine.config, topic.name) < 2 and job.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -1,1 +1,1 @@
-"""Airflow DAGs. They arrive with the scheduling work; nothing is here yet."""
+"""When Lode's jobs run: one module a DAG, each a few lines. Nothing here imports Spark or a client of a server."""

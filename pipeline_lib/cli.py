@@ -34,6 +34,7 @@ app = group(
         "ledger": job("ledger", "ledger"),
         "vacuum": job("vacuum", "vacuum"),
         "stack": commands("pipeline_lib.stack.cli"),
+        "airflow": commands("pipeline_lib.airflow.cli"),
     },
 )
 

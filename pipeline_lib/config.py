@@ -114,6 +114,11 @@ _ENDPOINTS: dict[tuple[str, ...], str] = {
 }
 
 
+def config_path(path: Path | None = None) -> Path:
+    """The file that load_config reads."""
+    return path or Path(os.environ.get("LODE_CONFIG", DEFAULT_CONFIG))
+
+
 def load_config(path: Path | None = None) -> Config:
     """The deployment that a TOML file describes.
 
@@ -124,7 +129,7 @@ def load_config(path: Path | None = None) -> Config:
     Raises:
         ConfigError: the file is missing, is no TOML, has an unknown key or a wrong value, or a secret is missing.
     """
-    path = path or Path(os.environ.get("LODE_CONFIG", DEFAULT_CONFIG))
+    path = config_path(path)
     values = read_toml(path)
     for section, key in _SECRETS:
         if key in _section(values, section):

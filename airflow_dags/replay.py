@@ -1,0 +1,85 @@
+"""S3 -> HBase or Kafka, by hand: a span of a topic's archive is planned, approved by a person, carried out and verified.
+
+`dry run` ends after the plan. Otherwise a person sees counts and digest, and what is executed is the plan with that
+digest or nothing. One replay runs at a time, whatever its target.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Param, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_dags.assets import TOPICS
+from airflow_dags.common import lode_dag, spark_job
+
+PARAMS = {
+    "topic": Param(type="string", enum=list(TOPICS), description="Whose archive."),
+    "since": Param(type="string", format="date-time", description="Start of the span (inclusive), UTC."),
+    "until": Param(type="string", format="date-time", description="End of the span (exclusive), UTC."),
+    "sink": Param("hbase", type="string", enum=["hbase", "kafka"], description="Where the records go."),
+    "cluster": Param("both", type="string", enum=["both", "prod", "loki"], description="Of HBase; Kafka has one."),
+    "dry_run": Param(True, type="boolean", title="dry run", description="Only plan."),
+}
+PLANNED = "{{ ti.xcom_pull(task_ids='plan')['%s'] }}"
+SHOWN = ("digest", "span", "target", "partitions", "segments", "records", "bytes in the archive", "warnings")
+
+
+def _time(name: str, text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise AirflowFailException(f"{name} {text!r} is not a time like 2026-11-02T00:00:00Z") from None
+    return time.replace(tzinfo=time.tzinfo or UTC)
+
+
+@task(retries=0, doc_md="Checks what the form cannot: since before until, and a cluster that the sink has.")
+def check(params: dict[str, Any]) -> list[str]:
+    """The words of the replay's command."""
+    since, until = (_time(name, params[name]) for name in ("since", "until"))
+    if since >= until:
+        raise AirflowFailException(f"since {since.isoformat()} is not before until {until.isoformat()}: swap them")
+    if params["sink"] == "kafka" and params["cluster"] != "both":
+        raise AirflowFailException(f"cluster {params['cluster']} is one of HBase: choose sink hbase, or cluster both")
+    cluster = [] if params["cluster"] == "both" else ["--cluster", params["cluster"]]
+    return [params["topic"], "--since", since.isoformat(), "--until", until.isoformat(), *cluster]
+
+
+@task.short_circuit(retries=0, doc_md="A dry run ends here; its plan is the result of the task before.")
+def wanted(params: dict[str, Any]) -> bool:
+    """Whether the plan is to be carried out."""
+    return not params["dry_run"]
+
+
+@task(
+    multiple_outputs=True, retries=0, doc_md="The commands for the plan that was approved: its digest goes into them."
+)
+def approved(words: list[str], planned: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """A replay to Kafka that is done only tells how it ended; rows of HBase are compared with the archive."""
+    execute = [*words, "--execute", planned["digest"]]
+    if params["sink"] == "kafka":
+        return {"execute": execute, "verifier": "s3_to_kafka.py", "verify": execute}
+    right = "prod" if params["cluster"] == "both" else params["cluster"]
+    return {"execute": execute, "verifier": "hbase_diff.py",
+            "verify": [*words[:5], "--left", "archive", "--right", right]}  # fmt: skip
+
+
+with lode_dag("replay", str(__doc__), schedule=None, late_after=timedelta(days=2), max_active_runs=1, params=PARAMS):
+    words = check()
+    plan = spark_job("plan", "s3_to_{{ params.sink }}.py", words, pool="s3")
+    approve = ApprovalOperator(
+        task_id="approve",
+        subject="Replay {{ params.topic }} to {{ params.sink }}, plan " + PLANNED % "digest",
+        body="\n".join(f"- {name}: {PLANNED % name}" for name in SHOWN),
+        response_timeout=timedelta(days=1),
+        retries=0,
+        doc_md="A person approves this very plan, or rejects it.",
+    )
+    commands = approved(words, plan.output)
+    script = "{{ ti.xcom_pull(task_ids='approved')['verifier'] }}"
+    execute = spark_job(
+        "execute", "s3_to_{{ params.sink }}.py", commands["execute"], pool="hbase", fail_when_data_missing=True
+    )
+    verify = spark_job("verify", script, commands["verify"], pool="hbase")
+    plan >> wanted() >> approve >> commands >> execute >> verify

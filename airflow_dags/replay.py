@@ -1,6 +1,6 @@
 """S3 -> HBase or Kafka, by hand: a span of a topic's archive is planned, approved by a person, carried out and verified.
 
-`dry run` ends after the plan. Otherwise a person sees counts and digest, and what is executed is the plan with that
+A dry run ends after the plan. Otherwise a person sees counts and digest, and what is executed is the plan with that
 digest or nothing. One replay runs at a time, whatever its target.
 """
 
@@ -56,13 +56,13 @@ def wanted(params: dict[str, Any]) -> bool:
     multiple_outputs=True, retries=0, doc_md="The commands for the plan that was approved: its digest goes into them."
 )
 def approved(words: list[str], planned: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """A replay to Kafka that is done only tells how it ended; rows of HBase are compared with the archive."""
+    """A replay to Kafka that is done, run again, tells how it ended; HBase is compared with the archive."""
     execute = [*words, "--execute", planned["digest"]]
     if params["sink"] == "kafka":
         return {"execute": execute, "verifier": "s3_to_kafka.py", "verify": execute}
     right = "prod" if params["cluster"] == "both" else params["cluster"]
-    return {"execute": execute, "verifier": "hbase_diff.py",
-            "verify": [*words[:5], "--left", "archive", "--right", right]}  # fmt: skip
+    compare = [*words[:5], "--left", "archive", "--right", right]
+    return {"execute": execute, "verifier": "hbase_diff.py", "verify": compare}
 
 
 with lode_dag("replay", str(__doc__), schedule=None, late_after=timedelta(days=2), max_active_runs=1, params=PARAMS):

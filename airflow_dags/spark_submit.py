@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_dags.alerts import send_alert
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 
 DATA_MISSING, LOST_RACE, VERIFICATION_FAILED = 10, 11, 12
 NEVER_BETTER = {2: "wrong usage or configuration", 13: "the target refuses"}

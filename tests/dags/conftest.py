@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 HOME = Path(tempfile.mkdtemp(prefix="lode-dags-"))
 ARGUMENTS = ["--master", "local[1]", "--driver-memory", "1g", "--jars", "a.jar,b.jar"]
 

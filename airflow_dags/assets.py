@@ -21,3 +21,9 @@ ANALYSES = _declared("analysis")
 LANDED = {name: Asset(name=f"landed.{name}", uri=f"lode://landing/{name}") for name in TOPICS}
 ARCHIVED = {name: Asset(name=f"archived.{name}", uri=f"lode://archive/{name}") for name in TOPICS}
 RESULTS = {name: Asset(name=f"results.{name}", uri=f"lode://analysis/{name}") for name in ANALYSES}
+
+DATASOURCES = [topic["druid"].get("datasource", name) for name, topic in TOPICS.items() if "druid" in topic] + [
+    declared.get("datasource", f"{name}_{table}")
+    for name, analysis in ANALYSES.items()
+    for table, declared in analysis.get("druid", {}).items()
+]

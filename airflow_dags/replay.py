@@ -23,6 +23,8 @@ PARAMS = {
     "dry_run": Param(True, type="boolean", title="dry run", description="Only plan."),
 }
 PLANNED = "{{ ti.xcom_pull(task_ids='plan')['%s'] }}"
+REPLAY = "s3_to_{{ params.sink }}.py"
+VERIFY = "{{ 'hbase_diff.py' if params.sink == 'hbase' else 's3_to_kafka.py' }}"
 SHOWN = ("digest", "span", "target", "partitions", "segments", "records", "bytes in the archive", "warnings")
 
 
@@ -36,7 +38,6 @@ def _time(name: str, text: str) -> datetime:
 
 @task(retries=0, doc_md="Checks what the form cannot: since before until, and a cluster that the sink has.")
 def check(params: dict[str, Any]) -> list[str]:
-    """The words of the replay's command."""
     since, until = (_time(name, params[name]) for name in ("since", "until"))
     if since >= until:
         raise AirflowFailException(f"since {since.isoformat()} is not before until {until.isoformat()}: swap them")
@@ -48,26 +49,23 @@ def check(params: dict[str, Any]) -> list[str]:
 
 @task.short_circuit(retries=0, doc_md="A dry run ends here; its plan is the result of the task before.")
 def wanted(params: dict[str, Any]) -> bool:
-    """Whether the plan is to be carried out."""
     return not params["dry_run"]
 
 
-@task(
-    multiple_outputs=True, retries=0, doc_md="The commands for the plan that was approved: its digest goes into them."
-)
+@task(multiple_outputs=True, retries=0, doc_md="The commands of what was approved: the digest goes into them.")
 def approved(words: list[str], planned: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """A replay to Kafka that is done, run again, tells how it ended; HBase is compared with the archive."""
     execute = [*words, "--execute", planned["digest"]]
     if params["sink"] == "kafka":
-        return {"execute": execute, "verifier": "s3_to_kafka.py", "verify": execute}
+        return {"execute": execute, "verify": execute}
     right = "prod" if params["cluster"] == "both" else params["cluster"]
     compare = [*words[:5], "--left", "archive", "--right", right]
-    return {"execute": execute, "verifier": "hbase_diff.py", "verify": compare}
+    return {"execute": execute, "verify": compare}
 
 
 with lode_dag("replay", str(__doc__), schedule=None, late_after=timedelta(days=2), max_active_runs=1, params=PARAMS):
     words = check()
-    plan = spark_job("plan", "s3_to_{{ params.sink }}.py", words, pool="s3")
+    plan = spark_job("plan", REPLAY, words, pool="s3")
     approve = ApprovalOperator(
         task_id="approve",
         subject="Replay {{ params.topic }} to {{ params.sink }}, plan " + PLANNED % "digest",
@@ -77,9 +75,6 @@ with lode_dag("replay", str(__doc__), schedule=None, late_after=timedelta(days=2
         doc_md="A person approves this very plan, or rejects it.",
     )
     commands = approved(words, plan.output)
-    script = "{{ ti.xcom_pull(task_ids='approved')['verifier'] }}"
-    execute = spark_job(
-        "execute", "s3_to_{{ params.sink }}.py", commands["execute"], pool="hbase", fail_when_data_missing=True
-    )
-    verify = spark_job("verify", script, commands["verify"], pool="hbase")
+    execute = spark_job("execute", REPLAY, commands["execute"], pool="hbase", fail_when_data_missing=True)
+    verify = spark_job("verify", VERIFY, commands["verify"], pool="hbase")
     plan >> wanted() >> approve >> commands >> execute >> verify

@@ -44,7 +44,7 @@ def main(
         span = TimeSpan.parse(str(since), str(until))
         days = days_of(span.since.date(), span.until.date())
     if changed and not days:
-        print_result({"days": 0, "note": "nothing to do: landing has touched no day since the last analysis"}, as_json)
+        print_result({"days": 0, "note": "nothing to do: landing has touched no analysed day"}, as_json)
         return
     report = analyze(deployment, name, analysis, days, spark)
     print_result(report.as_dict(), as_json)

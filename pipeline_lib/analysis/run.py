@@ -182,7 +182,8 @@ def changed_days(config: Config, name: str, analysis: Analysis, today: date, spa
     last = AnalysisTable(spark, analysis_path(config.hdfs, name), DDL).last_metadata()
     oldest = today - timedelta(days=analysis.late_days)
     if last is None:
-        raise ConfigError(f"{name} was never analysed: name its first days with --since and --until")
+        fact("never_analysed", analysis=name, advice="name its first days with --since and --until")
+        return []
     touched = version.touched_since(int(last["events_version"]))
     if touched is None:
         return days_of(oldest, today)

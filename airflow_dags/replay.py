@@ -44,7 +44,8 @@ def check(params: dict[str, Any]) -> list[str]:
     if params["sink"] == "kafka" and params["cluster"] != "both":
         raise AirflowFailException(f"cluster {params['cluster']} is one of HBase: choose sink hbase, or cluster both")
     cluster = [] if params["cluster"] == "both" else ["--cluster", params["cluster"]]
-    return [params["topic"], "--since", since.isoformat(), "--until", until.isoformat(), *cluster]
+    by = ["--by", "event_time"] if params["sink"] == "hbase" else []  # as a table's rows, and `verify`, have it
+    return [params["topic"], "--since", since.isoformat(), "--until", until.isoformat(), *cluster, *by]
 
 
 @task.short_circuit(retries=0, doc_md="A dry run ends here; its plan is the result of the task before.")
@@ -59,8 +60,7 @@ def approved(words: list[str], planned: dict[str, Any], params: dict[str, Any]) 
     if params["sink"] == "kafka":
         return {"execute": execute, "verify": execute}
     right = "prod" if params["cluster"] == "both" else params["cluster"]
-    compare = [*words[:5], "--left", "archive", "--right", right]
-    return {"execute": execute, "verify": compare}
+    return {"execute": execute, "verify": [*words[:5], "--left", "archive", "--right", right]}
 
 
 with lode_dag("replay", str(__doc__), schedule=None, late_after=timedelta(days=2), max_active_runs=1, params=PARAMS):

@@ -48,3 +48,30 @@ def test_a_dry_run_ends_after_the_plan(bag: DagBag) -> None:
     assert run == DagRunState.SUCCESS
     assert tasks["plan"] == TaskInstanceState.SUCCESS
     assert {tasks[name] for name in ("approve", "execute", "verify")} == {TaskInstanceState.SKIPPED}
+
+
+def words(bag: DagBag, **values: object) -> list[str]:
+    return (
+        bag.dags["replay"]
+        .get_task("check")
+        .python_callable(params={"sink": "hbase", "cluster": "both"} | GOOD | values)
+    )
+
+
+def test_the_form_becomes_the_words_of_the_command(bag: DagBag) -> None:
+    span = ["events", "--since", GOOD["since"], "--until", GOOD["until"]]
+    assert words(bag) == [*span, "--by", "event_time"]
+    assert words(bag, cluster="loki") == [*span, "--cluster", "loki", "--by", "event_time"]
+    assert words(bag, sink="kafka", since="2026-11-02T00:00:00") == span  # without an offset it is UTC
+
+
+@pytest.mark.parametrize(("cluster", "right"), [("both", "prod"), ("prod", "prod"), ("loki", "loki")])
+def test_what_is_executed_has_the_digest_of_what_was_shown(bag: DagBag, cluster: str, right: str) -> None:
+    approved = bag.dags["replay"].get_task("approved").python_callable
+    params = GOOD | {"sink": "hbase", "cluster": cluster}
+    asked = words(bag, cluster=cluster)
+    made = approved(asked, {"digest": "0f1e"}, params=params)
+    assert made["execute"] == [*asked, "--execute", "0f1e"]
+    assert made["verify"] == [*asked[:5], "--left", "archive", "--right", right]
+    kafka = approved(asked[:5], {"digest": "0f1e"}, params=params | {"sink": "kafka"})
+    assert kafka["verify"] == kafka["execute"] == [*asked[:5], "--execute", "0f1e"]

@@ -183,7 +183,9 @@ def test_traffic_counts_every_event_once(spark: Session) -> None:
         found = [row.asDict() for row in made.collect()]
         hours = {row["time"].hour: row.asDict() for row in by_hour(made).collect()}
         top = [tuple(row) for row in top_experiments(made, 5).collect()]
-    assert sum(row["events"] for row in found) == 11  # of the first day, of impossible times, and one quarantined record
+    assert (
+        sum(row["events"] for row in found) == 11
+    )  # of the first day, of impossible times, and one quarantined record
     assert {(row["quality"], row["reason"]) for row in found} == {
         ("ok", None), ("duplicate", "duplicate"), ("error", "time_before_2000"), ("error", "time_in_the_future"),
         ("holdback", None), ("quarantined", "no_json"),

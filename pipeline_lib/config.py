@@ -50,6 +50,9 @@ class S3Settings(Settings):
 class HdfsSettings(Settings):
     url: str = Field(pattern=r"^(hdfs://|viewfs://|file:/)")
     root: str = Field(default="/lode", pattern=r"^/")
+    web: str | None = Field(
+        default=None, description="http(s)://host:port of WebHDFS; for a Druid that cannot read HDFS"
+    )
 
 
 class HBaseCluster(Settings):
@@ -70,6 +73,19 @@ class HBaseSettings(Settings):
     batch_rows: int = Field(default=1000, ge=1)
     batch_bytes: int = Field(default=2 << 20, ge=1 << 10)
     max_rows_per_s: int | None = Field(default=None, ge=1, description="of one task's writes; none: as fast as it goes")
+
+
+class DruidSettings(Settings):
+    """`coordinator` is the overlord's address too, or that of a router before both."""
+
+    coordinator: str = Field(pattern=r"^https?://")
+    broker: str = Field(pattern=r"^https?://")
+    timeout_s: int = Field(default=30, ge=1, description="how long an answer is waited for")
+    task_timeout_s: int = Field(default=3600, ge=1, description="a task that runs longer is shut down")
+    load_timeout_s: int = Field(
+        default=600, ge=1, description="how long historicals may take to serve what was ingested"
+    )
+    tasks_at_once: int = Field(default=2, ge=1)
 
 
 class BatchSettings(Settings):
@@ -93,6 +109,7 @@ class Config(Settings):
     s3: S3Settings
     hdfs: HdfsSettings
     hbase: HBaseSettings = HBaseSettings()
+    druid: DruidSettings | None = None
     spark: SparkSettings = SparkSettings()
     batch: BatchSettings = BatchSettings()
 
@@ -107,6 +124,9 @@ _ENDPOINTS: dict[tuple[str, ...], str] = {
     ("s3", "endpoint"): "s3.endpoint",
     ("hdfs", "url"): "hdfs.url",
     ("spark", "hadoop_conf"): "hadoop.conf",
+    ("hdfs", "web"): "hdfs.web",
+    ("druid", "coordinator"): "druid.coordinator",
+    ("druid", "broker"): "druid.broker",
     ("hbase", "prod", "thrift"): "hbase.prod.thrift",
     ("hbase", "prod", "zookeeper"): "hbase.prod.zookeeper",
     ("hbase", "loki", "thrift"): "hbase.loki.thrift",

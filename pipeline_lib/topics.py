@@ -9,6 +9,7 @@ from pydantic import Field
 from pipeline_lib.codecs import make_codec
 from pipeline_lib.codecs.base import Codec, CodecSettings
 from pipeline_lib.config import Settings, read_toml, validated
+from pipeline_lib.druid.declaration import Datasource
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.hbase.mapping import HBaseMapping
 
@@ -42,6 +43,7 @@ class Topic(Settings):
     fields: dict[str, FieldType] = Field(default_factory=dict)
     quality: QualitySettings = QualitySettings()
     hbase: HBaseMapping | None = None
+    druid: Datasource | None = None
 
     def make_codec(self) -> Codec:
         return make_codec(

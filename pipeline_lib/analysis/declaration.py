@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, field_validator, model_validator
 
 from pipeline_lib.config import Settings, read_toml, validated
+from pipeline_lib.druid.declaration import Datasource
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.timespan import TimeSpan, parse_time
 
@@ -140,6 +141,7 @@ class Analysis(Settings):
     funnels: dict[str, Funnel] = Field(default_factory=dict)
     retention: Retention = Retention()
     sources: dict[str, Source] = Field(default_factory=dict)
+    druid: dict[Literal["traffic", "results"], Datasource] = Field(default_factory=dict)
 
     @field_validator("time_zone")
     @classmethod

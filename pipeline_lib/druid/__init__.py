@@ -1,0 +1,1 @@
+"""Druid: what is loaded into it, the proof that it was, and the way back."""

@@ -1,0 +1,20 @@
+"""Druid on the session's servers, started when a test first asks for it."""
+
+import pytest
+from deployments import Deployment
+from druid_cases import Case, new_case
+
+from pipeline_lib.config import load_config
+from pipeline_lib.stack.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def druid_stack(stack: Stack) -> Stack:
+    stack.up(["druid"])
+    return stack
+
+
+@pytest.fixture
+def case(druid_stack: Stack, deployment: Deployment) -> Case:
+    """A datasource of the test's own, and its events table on HDFS, which is not there yet."""
+    return new_case(Deployment(deployment.path, load_config(deployment.path)))

@@ -14,6 +14,9 @@ HBASE_COMMANDS = {
     "maintenance": job("hbase maintenance", "hbase_maintenance"),
     "migrate": job("hbase migrate", "hbase_migrate"),
 }
+DRUID = "pipeline_lib.druid.cli"
+INGEST = {"druid": command("jobs.hdfs_to_druid"), "rollback": command(DRUID, "rollback")}
+DRUID_COMMANDS = {name: command(DRUID, name) for name in ("status", "compact", "rules")}
 VERIFY = {"archive": job("verify archive", "verify_archive")}
 
 app = group(
@@ -30,6 +33,9 @@ app = group(
         "results": command(HBASE, "results"),
         "replay": group("Emit archived records of a span again.", REPLAY),
         "hbase": group("The two HBase clusters, Prod and Loki.", HBASE_COMMANDS),
+        "ingest": group("Druid: load what was landed or analysed, prove it, take it back.", INGEST),
+        "druid": group("The datasources in Druid.", DRUID_COMMANDS),
+        "query": command("pipeline_lib.druid.query"),
         "verify": group("Compare what is stored with what was recorded about it.", VERIFY),
         "ledger": job("ledger", "ledger"),
         "vacuum": job("vacuum", "vacuum"),

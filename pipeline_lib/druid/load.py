@@ -56,7 +56,7 @@ class ChunkLoad:
             raise VerificationFailed(f"{self.where}: task {task} ended with SUCCESS and published nothing")
         problems = report_problems(self._report(task), self.chunk.rows)
         if version and not problems:
-            self._await_served(task, version)
+            self._await_served(task, version, {version} if self.chunk.rows else set())
             if (found := rows_served(self.druid, self.name, self.chunk.interval)) != self.chunk.rows:
                 problems = [f"queries find {found:,} rows of {self.chunk.rows:,}"]
         if problems and version:
@@ -71,6 +71,20 @@ class ChunkLoad:
             task=task,
             rows=self.chunk.rows,
         )
+        return Published(task, version)
+
+    def rewrite(self, digest: str, make_task: Callable[[str], dict[str, Any]]) -> Published:
+        """Carries out a task that may not change what queries find, such as a compaction; raises as `run` does."""
+        expected = rows_served(self.druid, self.name, self.chunk.interval)
+        task, _ = self._submitted(digest, make_task)
+        version = self._finish(task)
+        if version is None:
+            raise VerificationFailed(f"{self.where}: task {task} ended with SUCCESS and published nothing")
+        self._await_served(task, version, {version})
+        if (found := rows_served(self.druid, self.name, self.chunk.interval)) != expected:
+            self.take_back(version)
+            raise VerificationFailed(f"{self.where}: task {task}: queries find {found:,} rows of {expected:,}")
+        fact("rewritten", datasource=self.name, chunk=self.chunk.name, task=task, rows=expected)
         return Published(task, version)
 
     @property
@@ -114,16 +128,19 @@ class ChunkLoad:
             time.sleep(_pause(started))
         if state.status != "SUCCESS":
             self._undo_failed(task, state, version)
-        used = {segment.version for segment in self.druid.segments(self.name, self.chunk.interval)}
-        if version is None or version not in used:
-            version = self._version_since(state) if version is None else self._vanished(version)
-        return version
+        return self._published(state, version)
 
-    def _vanished(self, version: str) -> str | None:
-        """A version that does not count: nothing was published, or another load has overshadowed it already."""
-        gone = {segment.version for segment in self.druid.unused(self.name, self.chunk.interval)}
-        if version in gone:
-            raise LostRace(f"{self.where}: another load replaced it meanwhile; run the same line again")
+    def _published(self, state: Task, version: str | None) -> str | None:
+        """The version of a task that has ended. What Druid answers about segments may lag a moment behind the task."""
+        until = time.monotonic() + _REPORT_S
+        while time.monotonic() < until:
+            if version is None:
+                version = self._version_since(state)
+            elif version in {segment.version for segment in self.druid.segments(self.name, self.chunk.interval)}:
+                return version
+            elif version in {segment.version for segment in self.druid.unused(self.name, self.chunk.interval)}:
+                raise LostRace(f"{self.where}: another load replaced it meanwhile; run the same line again")
+            time.sleep(0.2)
         return None
 
     def _abort(self, task: str, version: str | None) -> str | None:
@@ -133,7 +150,7 @@ class ChunkLoad:
         while (state := self.druid.task(task)) and state.status == "RUNNING" and time.monotonic() < until:
             time.sleep(0.5)
         if state and state.status == "SUCCESS":  # it was quicker than the order to stop
-            return version or self._version_since(state)
+            return self._published(state, version)
         self._drop_published(version)
         holders = f"; it waited for {', '.join(sorted(self.waited_for))}" if self.waited_for else ""
         raise LodeError(f"{self.where}: task {task} took longer than {seconds} s and was shut down{holders}")
@@ -153,9 +170,9 @@ class ChunkLoad:
             time.sleep(0.5)
         return report
 
-    def _await_served(self, task: str, version: str) -> None:
+    def _await_served(self, task: str, version: str, versions: set[str]) -> None:
         started, seconds = time.monotonic(), self.druid.settings.load_timeout_s
-        while not serves(self.druid, self.name, self.chunk.interval, {version} if self.chunk.rows else set()):
+        while not serves(self.druid, self.name, self.chunk.interval, versions):
             if self._overtaken(version):
                 raise LostRace(f"{self.where}: another load replaced it meanwhile; run the same line again")
             if time.monotonic() > started + seconds:
@@ -171,8 +188,8 @@ class ChunkLoad:
 
     def take_back(self, version: str) -> None:
         """Makes the version before count again, in place of `version`."""
-        make_current(self.druid, self.name, self.chunk.interval, drop={version}, restore=self._older(version))
-        fact("taken_back", datasource=self.name, chunk=self.chunk.name, version=version)
+        back = make_current(self.druid, self.name, self.chunk.interval, {version}, self._older(version))
+        fact("taken_back", datasource=self.name, chunk=self.chunk.name, version=version, served_again=back)
 
     def _older(self, version: str) -> Sequence[Segment]:
         older = [segment for segment in self.before if segment.version < version]
@@ -189,17 +206,28 @@ class ChunkLoad:
             fact("waits_for_lock", task=task, chunk=self.chunk.name, held_by=", ".join(sorted(new)))
 
 
-def make_current(druid: Druid, name: str, interval: str, drop: set[str], restore: Sequence[Segment]) -> None:
-    """Marks versions of an interval unused and segments used. The restored first, so that no moment has neither; the
-    coordinator marks what is overshadowed unused within minutes, so they may well be."""
-    counted = druid.segments(name, interval)
-    druid.mark(name, [segment for segment in restore if segment not in counted], used=True)
-    druid.mark(name, [segment for segment in counted if segment.version in drop], used=False)
+def make_current(druid: Druid, name: str, interval: str, drop: set[str], restore: Sequence[Segment]) -> bool:
+    """Makes segments count in place of some versions; whether queries are answered from them in time.
+
+    What is dropped goes first: Druid does not mark used what another version hides. It is done again until it shows,
+    since the coordinator marks hidden segments unused by what it knew a moment ago.
+    """
+    started = time.monotonic()
+    versions = {segment.version for segment in restore if not segment.tombstone}
+    while True:
+        counted = druid.segments(name, interval)
+        druid.mark(name, [segment for segment in counted if segment.version in drop], used=False)
+        druid.mark(name, [segment for segment in restore if segment not in counted], used=True)
+        if serves(druid, name, interval, versions):
+            return True
+        if time.monotonic() > started + druid.settings.load_timeout_s:
+            return False
+        time.sleep(_pause(started))
 
 
 def serves(druid: Druid, name: str, interval: str, versions: set[str]) -> bool:
     """Whether queries are answered from these versions and no others; of an emptied chunk the broker names none."""
-    return druid.served(name, interval) == versions and druid.loaded(name, interval) >= 100
+    return druid.served(name, interval) == versions and (not versions or druid.loaded(name, interval) >= 100)
 
 
 def rows_served(druid: Druid, name: str, interval: str) -> int:

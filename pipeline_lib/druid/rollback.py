@@ -1,7 +1,6 @@
 """The way back: the version of each chunk that was served before, as Lode's ledger knows it."""
 
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from pipeline_lib.config import Config
 from pipeline_lib.druid.chunks import Chunk, chunks_of
 from pipeline_lib.druid.ledger import Ledger, Load
-from pipeline_lib.druid.load import make_current, rows_served, serves
+from pipeline_lib.druid.load import make_current, rows_served
 from pipeline_lib.druid.sources import Source, druid_settings
 from pipeline_lib.errors import ConfigError, ServerUnavailable, VerificationFailed
 from pipeline_lib.io.druid import Druid
@@ -69,10 +68,17 @@ def execute_rollback(config: Config, source: Source, plan: RollbackPlan) -> None
         every = [*druid.segments(source.name, step.interval), *druid.unused(source.name, step.interval)]
         drop = {segment.version for segment in every if segment.version > step.to_version}
         restore = [segment for segment in every if segment.version == step.to_version]
-        make_current(druid, source.name, step.interval, drop, restore)
+        back = make_current(druid, source.name, step.interval, drop, restore)
         ledger.write(step.chunk, ledger.read(step.chunk).rolled_back(step.to_version))
-    for step in plan.steps:
-        _await(druid, source.name, step)
+        if not back:
+            raise ServerUnavailable(
+                f"{source.name} {step.interval}: no historical serves version {step.to_version} yet"
+            )
+        found = rows_served(druid, source.name, step.interval)
+        if step.rows not in (None, found):
+            raise VerificationFailed(
+                f"{source.name} {step.interval}: version {step.to_version} has {found:,} rows, not {step.rows:,}"
+            )
         fact("rolled_back", datasource=source.name, chunk=step.chunk, version=step.to_version)
 
 
@@ -88,17 +94,3 @@ def _step(druid: Druid, ledger: Ledger, name: str, chunk: Chunk) -> Step | None:
 
 def _known_rows(load: Load) -> int | None:
     return load.rows if load.digest else None
-
-
-def _await(druid: Druid, name: str, step: Step) -> None:
-    until = time.monotonic() + druid.settings.load_timeout_s
-    versions = {step.to_version} if step.rows != 0 else set()
-    while not serves(druid, name, step.interval, versions):
-        if time.monotonic() > until:
-            raise ServerUnavailable(f"{name} {step.interval}: no historical serves version {step.to_version} yet")
-        time.sleep(0.3)
-    found = rows_served(druid, name, step.interval)
-    if step.rows is not None and found != step.rows:
-        raise VerificationFailed(
-            f"{name} {step.interval}: version {step.to_version} has {found:,} rows, not {step.rows:,}"
-        )

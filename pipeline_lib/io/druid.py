@@ -49,6 +49,8 @@ class Segment:
     interval: str
     version: str
     bytes: int
+    tombstone: bool
+    """It has no rows and hides those of older versions."""
 
 
 class Druid:
@@ -125,7 +127,7 @@ class Druid:
         )
         intervals = {segment.interval for segment in wanted.values()}
         now = {segment.id for interval in intervals for segment in self.segments(datasource, interval)}
-        if used != (set(wanted) <= now) if used else set(wanted) & now:
+        if not answer.ok and (set(wanted) - now if used else set(wanted) & now):
             raise LodeError(f"Druid did not {what} segments of {datasource}: {answer.status_code} {answer.text[:300]}")
 
     def loaded(self, datasource: str, interval: str) -> float:
@@ -203,4 +205,8 @@ class Queries(BaseDruidClient):  # type: ignore[misc]
 
 
 def _segment(entry: dict[str, Any]) -> Segment:
-    return Segment(entry["identifier"], entry["interval"], entry["version"], int(entry["size"]))
+    return Segment(entry["identifier"], entry["interval"], entry["version"], int(entry["size"]), _is_tombstone(entry))
+
+
+def _is_tombstone(entry: dict[str, Any]) -> bool:
+    return bool((entry.get("shardSpec") or {}).get("type") == "tombstone")

@@ -178,9 +178,9 @@ COORDINATOR = Druid(
         ("druid.indexer.runner.type", "httpRemote"),
         ("druid.indexer.storage.type", "metadata"),
         # What is ingested is to be queryable within seconds: the defaults are made for days of segments.
-        ("druid.coordinator.period", "PT5S"),
-        ("druid.coordinator.startDelay", "PT5S"),
-        ("druid.manager.segments.pollDuration", "PT5S"),
+        ("druid.coordinator.period", "PT1S"),
+        ("druid.coordinator.startDelay", "PT1S"),
+        ("druid.manager.segments.pollDuration", "PT1S"),
         ("druid.indexer.queue.startDelay", "PT1S"),
     ),
 )

@@ -74,7 +74,7 @@ def ask(
         "post_aggregations": _bounds(declared),
     }
     if conditions:
-        common["filter"] = _Raw({"type": "and", "fields": conditions})
+        common["filter"] = _Raw({"type": "and", "fields": [_Raw(condition) for condition in conditions]})
     if by is None:
         return [
             _row(part["timestamp"], part["result"], granularity) for part in druid.queries.timeseries(**common).result

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from pipeline_lib.config import Config
 from pipeline_lib.druid.chunks import Chunk, chunks_of, start_of, with_also
@@ -59,9 +60,9 @@ def compact_chunks(config: Config, source: Source, span: TimeSpan) -> list[str]:
         if not _needs_compaction(druid, source.name, empty, segments):
             continue
         run = ChunkLoad(druid, source.name, empty)
-        version = max(segment for segment in segments)
+        version = max(segments)
         stamp = "".join(letter for letter in version if letter.isalnum())
-        made = run.rewrite(f"compact{stamp}", lambda task, at=empty: compaction_task(task, source.name, at.interval))
+        made = run.rewrite(f"compact{stamp}", partial(compaction_task, name=source.name, interval=empty.interval))
         entry = ledger.read(empty.name)
         if entry.current and entry.current.version == version and made.version:
             ledger.compacted(empty.name, entry, made.version)

@@ -29,6 +29,7 @@ app = group(
         "archive": job("archive", "kafka_to_s3"),
         "serve": job("serve", "kafka_to_hbase"),
         "analyze": job("analyze", "analyze"),
+        "traffic": job("traffic", "traffic"),
         "report": job("report", "report"),
         "results": command(HBASE, "results"),
         "replay": group("Emit archived records of a span again.", REPLAY),

@@ -47,9 +47,9 @@ def main() -> None:
     stack = Stack(home)
     started = time.monotonic()
     try:
-        _step(1, "Starting Kafka, HDFS, S3 and two HBase clusters on this machine")
+        _step(1, "Starting Kafka, HDFS, S3, two HBase clusters and Druid on this machine")
         stack.reset()
-        stack.up(["kafka", "hdfs", "s3", "hbase"])
+        stack.up(["kafka", "hdfs", "s3", "hbase", "druid"])
         rows = _run(load_config(ROOT / "conf" / "local.toml"), home)
     finally:
         console.print("Stopping the servers")
@@ -77,20 +77,21 @@ def _run(config: Config, home: Path) -> list[tuple[str, str, str, bool]]:
     found = {(r["experiment"], r["variation"]): r for r in _lode("results")["results"]
              if (r["metric"], r["segment"]) == ("revenue_per_visitor", "all")}  # fmt: skip
     report = _lode("report", "experiments", "--out", str(home.with_name("report")))
+    druid_rows = _load_druid()
     rows = _lose_and_restore_prod(config)
     day = list(SPAN.days())[1]
     with Kafka(config.kafka) as kafka:
         before = fingerprint(kafka, day)
-        _step(9, "Losing the topic: it is deleted, and made again empty")
+        _step(10, "Losing the topic: it is deleted, and made again empty")
         partitions = len(kafka.describe(TOPIC).partitions)
         kafka.delete_topic(TOPIC)
         kafka.create_topic(TOPIC, partitions, {"retention.ms": "-1"})
-        _step(10, f"Planning the replay of {day.since:%Y-%m-%d}")
+        _step(11, f"Planning the replay of {day.since:%Y-%m-%d}")
         span = ["--since", f"{day.since:%Y-%m-%d}", "--until", f"{day.until:%Y-%m-%d}"]
         digest = _lode("replay", "kafka", TOPIC, *span)["digest"]
-        _step(11, f"Executing the plan {digest}")
+        _step(12, f"Executing the plan {digest}")
         replayed = _lode("replay", "kafka", TOPIC, *span, "--execute", digest)
-        _step(12, "Comparing the topic with what it was, record for record")
+        _step(13, "Comparing the topic with what it was, record for record")
         after = fingerprint(kafka, TimeSpan(SPAN.since - timedelta(days=9), SPAN.until + timedelta(days=9)))
     count = sum(records for records, _ in before.values())
     return [
@@ -114,6 +115,7 @@ def _run(config: Config, home: Path) -> list[tuple[str, str, str, bool]]:
             {key: (int(r["visitors"]), int(r["total"])) for key, r in found.items()} == _true_totals(truth),
         ),
         ("report", report["index"], _seconds(report), Path(report["index"]).is_file()),
+        *druid_rows,
         *rows,
         (
             f"replayed {day.since:%Y-%m-%d}",
@@ -135,17 +137,51 @@ def _true_totals(truth: dict[str, Any]) -> dict[tuple[str, str], tuple[int, int]
     return found
 
 
+def _load_druid() -> list[tuple[str, str, str, bool]]:
+    """Traffic and results in Druid; its top experiments are those that Spark counts, visitors within the sketch's bounds."""
+    _step(6, "Loading Druid")
+    span = ["--since", f"{SPAN.since:%Y-%m-%d}", "--until", f"{SPAN.until:%Y-%m-%d}"]
+    traffic = _lode("ingest", "druid", "experiments_traffic", *span)
+    results = _lode("ingest", "druid", "experiments_results", *span)
+    counted = _lode("traffic", "experiments", *span)["top"]
+    wanted = [
+        "--where",
+        "quality=ok",
+        "--where",
+        "event_type=decision",
+        "--by",
+        "experiment_id",
+        "--metric",
+        "visitors",
+    ]
+    found = {row["experiment_id"]: row for row in _lode("query", "experiments_traffic", *wanted, *span)["rows"]}
+    shown = ", ".join(f"{row['experiment']} ({row['visitors']:,} visitors)" for row in counted)
+    console.print(f"  top experiments: {shown}", highlight=False)
+    agrees = found.keys() == {row["experiment_id"] for row in counted} and all(
+        found[row["experiment_id"]]["events"] == row["decisions"]
+        and found[row["experiment_id"]]["visitors_low"]
+        <= row["visitors"]
+        <= found[row["experiment_id"]]["visitors_high"]
+        for row in counted
+    )
+    chunks = f"{traffic['loaded'] + results['loaded']} days, {traffic['rows'] + results['rows']:,} rows"
+    return [
+        ("loaded into Druid", chunks, f"{traffic['_seconds'] + results['_seconds']:.0f} s", not traffic["failed"]),
+        ("top experiments by Druid", f"{len(found)}, as Spark counts them", "", agrees),
+    ]
+
+
 def _lose_and_restore_prod(config: Config) -> list[tuple[str, str, str, bool]]:
-    _step(6, "Serving to HBase, Prod and Loki")
+    _step(7, "Serving to HBase, Prod and Loki")
     served = _lode("serve", TOPIC)
     written = {name: values["v1"]["rows"] for name, values in served.items() if name in CLUSTERS}
-    _step(7, "Losing Prod's table, and replaying it from S3")
+    _step(8, "Losing Prod's table, and replaying it from S3")
     with open_cluster(config, "prod") as prod:
         prod.delete_table(mapping_of(load_topic(config.topics, TOPIC)).version("v1").table)
     span = ["--since", "2026-01-01", "--until", "2027-01-01", "--cluster", "prod"]
     digest = _lode("replay", "hbase", TOPIC, *span)["digest"]
     replayed = _lode("replay", "hbase", TOPIC, *span, "--execute", digest)
-    _step(8, "Comparing Prod with Loki and with the archive, row for row")
+    _step(9, "Comparing Prod with Loki and with the archive, row for row")
     clusters = _lode("hbase", "diff", TOPIC)
     archive = _lode("hbase", "diff", TOPIC, "--left", "archive", "--right", "prod")
     compared = {values[side] for values in (clusters, archive) for side in ("left_rows", "right_rows")}
@@ -196,7 +232,7 @@ def _seconds(result: dict[str, Any]) -> str:
 
 
 def _step(number: int, text: str) -> None:
-    console.print(f"[bold]{number}/12[/bold] {text}", highlight=False)
+    console.print(f"[bold]{number}/13[/bold] {text}", highlight=False)
 
 
 def _show(rows: list[tuple[str, str, str, bool]], seconds: float) -> None:

@@ -1,7 +1,8 @@
 """Results on stdout: tables for people, one JSON value for machines."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -29,3 +30,21 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+
+
+def print_frame(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of the rows' columns: numbers with their thousands apart, shares (columns named so) in per cent."""
+    columns = list(rows[0]) if rows else []
+    numbers = [name for name in columns if any(isinstance(row[name], int | float) for row in rows)]
+    cells = [[_cell(name, row[name]) for name in columns] for row in rows]
+    print_rows(title, [name.replace("_", " ") for name in columns], cells, [name.replace("_", " ") for name in numbers])
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    if isinstance(value, float):
+        return f"{value:.2%}" if name.endswith("share") else f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -14,6 +14,7 @@ from pipeline_lib.analysis.declaration import Analysis
 from pipeline_lib.analysis.events import counted_at, day_of, is_decision
 from pipeline_lib.io.spark import Column, Frame
 from pipeline_lib.io.spark import functions as F
+from pipeline_lib.timespan import TimeSpan
 
 DDL = (
     "date DATE, time TIMESTAMP, topic STRING, quality STRING, reason STRING, event_type STRING, event_name STRING, "
@@ -68,6 +69,11 @@ def _named(column: str, names: dict[str, str]) -> Column:
     """The declared names of ids; an id that is not declared stands for itself."""
     known = F.create_map(*(F.lit(part) for pair in names.items() for part in pair))
     return F.coalesce(F.try_element_at(known, F.col(column)), F.col(column))
+
+
+def of_span(rows: Frame, span: TimeSpan) -> Frame:
+    """The rows whose hour begins in a span."""
+    return rows.where((F.col("time") >= F.lit(span.since)) & (F.col("time") < F.lit(span.until)))
 
 
 def by_hour(rows: Frame) -> Frame:

@@ -74,7 +74,7 @@ def deployed(servers: Stack, folder: Path, engine: str, spark: str, head: str = 
         f'[kafka]\nbootstrap_servers = "{found["kafka.bootstrap"]}"\n'
         f'[s3]\nendpoint = "{found["s3.endpoint"]}"\nbucket = "lode-engines"\nprefix = "{engine}/"\n'
         f'[hdfs]\nurl = "{found["hdfs.url"]}"\nroot = "/{engine}"\n'
-        f'[hbase.prod]\nthrift = "{found["hbase.prod.thrift"]}"\n'
+        f'[hbase.prod]\nthrift = "{found["hbase.prod.thrift"]}"\nzookeeper = "{found["hbase.prod.zookeeper"]}"\n'
         f'[spark]\nexecutor_memory = "600m"\ndriver_memory = "600m"\n{spark}'
     )
     return Deployment(path, load_config(path))

@@ -29,5 +29,6 @@ def own_version(created: str, used: Iterable[str], unused: Iterable[str]) -> str
 
     Versions are the times at which tasks got their locks, as text that sorts.
     """
-    since = {version for version in (*used, *unused) if version >= created}
-    return next(iter(since)) if len(since) == 1 and since <= set(used) else None
+    counting = {version for version in used if version >= created}
+    since = counting | {version for version in unused if version >= created}
+    return next(iter(since)) if len(since) == 1 and since == counting else None

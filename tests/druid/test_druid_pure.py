@@ -58,7 +58,9 @@ def test_no_report_proves_nothing() -> None:
         (["1"], [], None),  # nothing was published
     ],
 )
-def test_a_version_is_a_tasks_own_only_where_that_is_certain(used: list[str], unused: list[str], own: str | None) -> None:
+def test_a_version_is_a_tasks_own_only_where_that_is_certain(
+    used: list[str], unused: list[str], own: str | None
+) -> None:
     assert own_version("2", iter(used), iter(unused)) == own
 
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from pipeline_lib.analysis.declaration import Analysis, Experiment
-from pipeline_lib.report.plots import over_time, visitors
+from pipeline_lib.report.plots import funnel, over_time, visitors
 
 Row = Mapping[str, Any]
 
@@ -70,6 +70,7 @@ def _page(
         samples=samples, quality=dict(sorted(quality.items())), zone=analysis.time_zone, alpha=analysis.alpha,
         traffic=Markup(visitors(_by_variation(experiment, found, "sample"))),
         sections=[_section(experiment, metric, found, day, analysis) for metric in experiment.metrics],
+        funnels=_funnels(experiment, found, day, analysis),
     )  # fmt: skip
 
 
@@ -87,6 +88,17 @@ def _section(experiment: Experiment, metric: str, found: list[Row], day: date, a
         {name: [row for row in last if row["segment"] == name] for name in names},
         Markup(over_time(series)),
     )
+
+
+def _funnels(experiment: Experiment, found: list[Row], day: date, analysis: Analysis) -> dict[str, Markup]:
+    """The plots by the funnels' names; one without rows of the day is left out."""
+    plots = {}
+    for name in experiment.funnels:
+        own = [row for row in found if row.get("metric") == name and row["date"] == day]
+        series = _by_variation(experiment, sorted(own, key=lambda row: row.get("step") or 0), "funnel")
+        steps = [step.event or "any event" for step in analysis.funnels[name].steps]
+        plots[name] = Markup(funnel(series, steps))
+    return {name: plot for name, plot in plots.items() if plot}
 
 
 def _by_variation(experiment: Experiment, found: Iterable[Row], part: str) -> dict[str, list[Row]]:

@@ -68,6 +68,30 @@ def visitors(series: Mapping[str, Sequence[Row]]) -> str:
         return _svg(figure)
 
 
+def funnel(series: Mapping[str, Sequence[Row]], steps: Sequence[str]) -> str:
+    """The share of the exposed visitors who came to each step, bars of the variations beside each other. Empty where
+    nobody was exposed.
+
+    Args:
+        series: funnel rows of one day, in the order of the steps, by variation's name.
+    """
+    if not any(row["visitors"] for rows in series.values() for row in rows):
+        return ""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 2.4), layout="constrained")
+        axes = figure.subplots()
+        width = 0.8 / len(series)
+        for n, ((name, rows), colour) in enumerate(zip(series.items(), COLOURS * len(series), strict=False)):
+            places = [row["step"] - 1 + (n - (len(series) - 1) / 2) * width for row in rows]
+            shares = [row["count"] / row["visitors"] if row["visitors"] else 0.0 for row in rows]
+            axes.bar_label(axes.bar(places, shares, width, color=colour, label=name), fmt="{:.1%}", fontsize=7)
+        axes.set_xticks(range(len(steps)), steps)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_ylabel("share of visitors")
+        figure.legend(frameon=False, loc="outside upper right", ncols=4)
+        return _svg(figure)
+
+
 def _told(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["difference"] is not None and row["control"]]
 

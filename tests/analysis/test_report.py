@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Any
 
-from pipeline_lib.analysis.declaration import Analysis
+from pipeline_lib.analysis.declaration import Analysis, Funnel
 from pipeline_lib.analysis.inference.compare import Settings, compare
 from pipeline_lib.analysis.publish import published
 from pipeline_lib.report.pages import pages
@@ -52,6 +52,21 @@ def test_pages_say_what_was_found() -> None:
     assert "Visitors divide as declared" in page
     assert "<td>bot</td><td>21</td>" in page
     assert "no result yet" in files["index.html"]  # of the experiment that has none
+
+
+def test_a_funnel_is_drawn_where_there_are_rows_of_it() -> None:
+    analysis = declared().model_copy(deep=True)
+    analysis.funnels["path"] = Funnel.model_validate({"steps": [{"event": "view"}, {"event": "purchase"}]})
+    analysis.experiments[0].funnels.append("path")
+    assert pages(rows(), "x", analysis)["ex2f1.html"].count("<svg") == 2
+    steps = [
+        {"date": DAYS[-1], "part": "funnel", "experiment_id": "e/1", "metric": "path", "segment": "all",
+         "variation_id": variation, "scope": "to_date", "step": step, "visitors": 1000, "count": count}
+        for variation in "ab" for step, count in ((2, 123), (1, 456))
+    ]  # fmt: skip
+    page = pages([*rows(), *steps], "x", analysis)["ex2f1.html"]
+    assert page.count("<svg") == 3
+    assert page.index("45.6%") < page.index("12.3%")
 
 
 def test_an_alarm_stands_above_the_results() -> None:

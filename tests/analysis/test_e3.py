@@ -13,7 +13,8 @@ from deployments import Deployment
 
 from pipeline_lib.analysis.declaration import Analysis, load_analysis
 from pipeline_lib.analysis.results import DDL
-from pipeline_lib.analysis.run import analysed_rows, days_of, with_sources
+from pipeline_lib.analysis.run import analysed_rows, days_of, prepared, rows_of, with_sources
+from pipeline_lib.analysis.sessions import in_sessions, sessions
 from pipeline_lib.datasets import analysis_path
 from pipeline_lib.io.analysis_tables import AnalysisTable, read_export
 from pipeline_lib.io.kafka import Kafka
@@ -94,8 +95,11 @@ def assert_published(rows: list[Mapping[str, Any]], published: Mapping[str, Any]
 def test_export_files(spark: Session, e3: Path, published: dict[str, Any], tmp_path: Path) -> None:
     analysis = declared(e3, tmp_path)
     events = with_sources(spark, read_export(spark, (e3.parent / "covid_test_data").as_uri()), analysis)
-    rows = analysed_rows(events, DAYS, analysis)
-    assert_published(rows, published)
+    with prepared(events, DAYS, analysis) as frames:
+        assert_published(rows_of(frames, DAYS, analysis), published)
+        own = frames.events.where("event_name IS NULL OR event_name != 'support_calls'")
+        found = sessions(in_sessions(own.drop("session_at"), analysis), DAYS, analysis)
+        assert found.where("starts").count() == 19_923  # distinct `session_id` of the export's files
 
 
 def test_collector_batches(spark: Session, e3: Path, published: dict[str, Any], tmp_path: Path) -> None:

@@ -62,10 +62,10 @@ def test_the_file_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest
 
 
 MISTAKES = [
-    (GOOD + "colour = 1", r"hdfs\.colour: unknown key; allowed here: url, root$"),
+    (GOOD + "colour = 1", r"hdfs\.colour: unknown key; allowed here: url, root, web$"),
     (
         "colour = 1\n" + GOOD,
-        "colour: unknown key; allowed here: stack, topics, analyses, secrets, kafka, s3, hdfs, hbase, spark, batch",
+        "colour: unknown key; allowed here: stack, topics, analyses, secrets, kafka, s3, hdfs, hbase, druid, spark, batch",
     ),
     (GOOD.replace("[s3]", "timeout_s = 'x'\n[s3]"), "kafka.timeout_s = 'x': .*integer"),
     (GOOD.replace("[s3]", "timeout_s = 0\n[s3]"), "kafka.timeout_s = 0: .*greater than or equal to 1"),

@@ -92,6 +92,8 @@ def ask(
 class _Raw:
     """A filter in Druid's words, where pydruid wants an object."""
 
+    extraction_function = None
+
     def __init__(self, words: dict[str, Any]) -> None:
         self.filter = {"filter": words}
 

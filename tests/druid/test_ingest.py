@@ -1,8 +1,9 @@
 """Loads into a real Druid; the oracle is what queries find before and after."""
 
 import pytest
-from druid_cases import Case, outcomes, span
+from druid_cases import FIRST, Case, events, outcomes, span
 
+from pipeline_lib.druid.query import ask
 from pipeline_lib.druid.rollback import execute_rollback, plan_rollback
 from pipeline_lib.druid.run import EmptySource
 from pipeline_lib.errors import ConfigError
@@ -27,6 +28,26 @@ def test_a_day_is_loaded_proved_and_replaced_and_taken_back(case: Case) -> None:
     case.write(0, 5)
     assert outcomes(case.load(changed=True)) == ["loaded"]
     assert case.rows() == 155
+
+
+def test_questions_are_answered_and_uniques_are_exact_below_the_sketchs_size(case: Case) -> None:
+    case.write(0, 100)
+    case.load()
+
+    def asked(by: str | None, *where: str) -> list[dict[str, object]]:
+        return ask(case.druid, case.source, "visitors", by, list(where), "all", 10, span(0, 1))
+
+    ((row,), table) = (asked(None), events(FIRST, 100).to_pylist())
+    visitors = len({each["visitor"] for each in table})
+    assert (row["count"], row["visitors"], row["visitors_low"], row["visitors_high"]) == (100, *[visitors] * 3)
+    found = {each["experiment"]: each["visitors"] for each in asked("experiment", "holdback=true")}
+    chosen = [each for each in table if each["holdback"]]
+    assert found == {
+        name: len({each["visitor"] for each in chosen if each["experiment"] == name})
+        for name in {each["experiment"] for each in chosen}
+    }
+    with pytest.raises(ConfigError, match="no such dimension"):
+        asked("colour")
 
 
 def test_only_changed_days_are_loaded_and_vanished_ones_emptied(case: Case) -> None:

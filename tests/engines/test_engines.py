@@ -21,7 +21,7 @@ from pipeline_lib.archive.run import archive_topic
 from pipeline_lib.batches.run import Limits
 from pipeline_lib.config import Config, load_config
 from pipeline_lib.datasets import analysis_path, events_path
-from pipeline_lib.hbase.clusters import open_cluster
+from pipeline_lib.hbase.clusters import ensure_table, mapping_of, open_cluster
 from pipeline_lib.io.analysis_tables import AnalysisTable
 from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.s3 import S3
@@ -112,11 +112,14 @@ def run_here(deployment: Deployment, spark: Session) -> dict[str, Any]:
 
 
 def sinks(deployment: Deployment) -> dict[str, KafkaSink | HBaseSink]:
-    """Where a deployment replays to: a topic (made here) and a table of its own."""
+    """Where a deployment replays to: a topic and a table of its own, made here: YARN's nodes have no jars of HBase."""
     config, copy = deployment.config, f"{TOPIC}-{deployment.path.parent.name}"
     with Kafka(config.kafka) as kafka:
         if copy not in kafka.topics():
             kafka.create_topic(copy, len(kafka.describe(TOPIC).partitions), {"retention.ms": "-1"})
+    mapping = mapping_of(load_topic(config.topics, TOPIC))
+    with open_cluster(config, "prod") as prod:
+        ensure_table(prod, mapping, mapping.version("v1"))
     runner = spark_runner("replay")
     return {"kafka": KafkaSink(config, runner, copy), "hbase": HBaseSink(config, runner, ("prod",))}
 

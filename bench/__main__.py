@@ -22,7 +22,7 @@ from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from bench import hbase, hbase_diff
+from bench import druid, hbase, hbase_diff
 from bench.peer import backup, harness, restore
 from pipeline_lib.archive.run import archive_topic
 from pipeline_lib.batches.run import Limits
@@ -116,7 +116,7 @@ def main() -> None:
         os.environ["LODE_STACK_HOME"] = folder
         lode = [sys.executable, "-m", "pipeline_lib", "stack"]
         try:
-            subprocess.run([*lode, "up", "kafka", "hdfs", "s3", "hbase"], check=True, stdout=sys.stderr)
+            subprocess.run([*lode, "up", "kafka", "hdfs", "s3", "hbase", "druid"], check=True, stdout=sys.stderr)
             config = load_config(Path("conf/local.toml"))
             topics = Path(folder) / "topics"
             topics.mkdir()
@@ -164,6 +164,7 @@ def run(config: Config) -> None:
     )
     hbase.run(config, partial(measured, table), partial(add_row, table), console)
     hbase_diff.run(config, partial(measured, table), console)
+    druid.run(config, console)
     spark.stop()
     if peer := harness():
         measured(table, "peer: kafka-backup archives, zstd", lambda: backup(peer, config, TOPIC.name))

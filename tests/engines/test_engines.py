@@ -1,10 +1,9 @@
-"""The same jobs on a standalone cluster and on YARN leave what they leave on this machine alone, value for value."""
+"""The same jobs on a standalone cluster leave what they leave on this machine alone, value for value."""
 
 import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,6 @@ from pipeline_lib.replay.hbase import HBaseSink
 from pipeline_lib.replay.kafka import KafkaSink
 from pipeline_lib.replay.plan import ReplayRequest
 from pipeline_lib.replay.run import execute, plan
-from pipeline_lib.stack.s3 import credentials
 from pipeline_lib.stack.spark import spark_home
 from pipeline_lib.stack.stack import Stack
 from pipeline_lib.timespan import TimeSpan
@@ -49,12 +47,12 @@ _TOPIC = 'name = "engines"\ncodec = "optimizely-event-batch"\n[quality]\nmax_qua
 
 @pytest.fixture(scope="module")
 def servers(stack: Stack) -> Iterator[Stack]:
-    """Both clusters, with two workers and one NodeManager, and HBase Prod."""
-    stack.up(["kafka", "hdfs", "s3", "thrift-prod"], also=["standalone", "yarn"])
+    """A cluster of two workers, and HBase Prod."""
+    stack.up(["kafka", "hdfs", "s3", "thrift-prod"], also=["standalone"])
     try:
         yield stack
     finally:
-        stack.down(["standalone", "yarn"])
+        stack.down(["standalone"])
 
 
 def deployed(servers: Stack, folder: Path, engine: str, spark: str, head: str = "") -> Deployment:
@@ -185,38 +183,6 @@ def test_a_standalone_cluster_of_two_workers(
     assert_same(deployment, spark, reference)
     for worker in ("spark-worker", "spark-worker-2"):
         assert list((servers.home / "servers" / worker / "work").glob("app-*")), f"{worker} ran no executor"
-
-
-def test_yarn_in_cluster_mode(servers: Stack, folder: Path, spark: Session, reference: dict[str, Any]) -> None:
-    found, keys = servers.endpoints(), credentials(servers.home)
-    secrets = folder / "secrets.toml"
-    secrets.touch(mode=0o600)
-    secrets.write_text(f'LODE_S3_ACCESS_KEY = "{keys[0]}"\nLODE_S3_SECRET_KEY = "{keys[1]}"\n')
-    deployment = deployed(
-        servers,
-        folder,
-        "yarn",
-        f'master = "yarn"\ndeploy_mode = "cluster"\nexecutors = 2\nhadoop_conf = "{found["hadoop.conf"]}"\n'
-        f'package = "{folder / "package"}"\npython = "{sys.executable}"\n[spark.properties]\n'
-        f'"spark.yarn.jars" = "local:{spark_home()}/jars/*"\n"spark.yarn.report.interval" = "1000"\n'
-        '"spark.yarn.appMasterEnv.SPARK_LOCAL_IP" = "127.0.0.1"\n"spark.executorEnv.SPARK_LOCAL_IP" = "127.0.0.1"\n',
-        head=f'secrets = "{secrets}"',
-    )
-    failed = deployment.lode("land", TOPIC, check=2)
-    assert "run `lode package`" in failed.stderr
-    deployment.lode("package")
-    assert_same(deployment, spark, reference)
-
-    # The exit code of the contract comes through, which spark-submit alone would turn into 1.
-    refused = deployment.lode("replay", "kafka", TOPIC, *DAYS, "--to", f"{TOPIC}-yarn", "--execute", "0" * 16, check=2)
-    assert "now make the plan" in refused.stderr
-    assert not list(S3(deployment.config.s3).list("outcomes/"))
-
-    shown = deployment.lode("archive", TOPIC, "--print-command").stdout
-    logs = [p for p in (servers.home / "servers" / "nodemanager" / "containers").rglob("*") if p.is_file()]
-    assert len(logs) > 10
-    for text in (shown, *(log.read_text(errors="replace") for log in logs)):
-        assert not [key for key in keys if key in text]
 
 
 def test_the_packed_python_needs_nothing_of_this_environment(servers: Stack, folder: Path) -> None:

@@ -30,6 +30,12 @@ CASES = [
     ("serve", "events", HOUR),
     ("analysis", "experiments.late", DAY),
     ("analysis", "experiments.day", DAY),
+    ("druid", "events.late", DAY),
+    ("druid", "events.day", DAY),
+    ("druid", "experiments_traffic.late", DAY),
+    ("druid", "experiments_traffic.day", DAY),
+    ("druid", "experiments_results.late", DAY),
+    ("druid", "experiments_results.day", DAY),
     ("maintenance", "events.verify", DAY),
     ("maintenance", "events.vacuum", DAY),
 ]

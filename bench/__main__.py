@@ -9,20 +9,18 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from bench import druid, hbase, hbase_diff
+from bench import analysis, druid, hbase, hbase_diff
+from bench.measure import Peak
 from bench.peer import backup, harness, restore
 from pipeline_lib.archive.run import archive_topic
 from pipeline_lib.batches.run import Limits
@@ -45,29 +43,6 @@ RECORDS, SIZE, PARTITIONS = int(os.environ.get("BENCH_RECORDS", 1_000_000)), 100
 TOPIC = Topic(name="bench", codec="raw")
 WARM = Topic(name="bench-warm", codec="raw")
 ALL = TimeSpan.parse("2001-01-01", "2099-01-01")
-
-
-class Peak:
-    """The most memory (MB, resident) that this process and its children held while the block ran."""
-
-    def __enter__(self) -> "Peak":
-        self.mb, self._done = 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._done.wait(0.2):
-            total = 0
-            for process in [me, *me.children(recursive=True)]:
-                with suppress(psutil.Error):
-                    total += process.memory_info().rss
-            self.mb = max(self.mb, total / 1e6)
 
 
 def measured(table: Table, name: str, work: Callable[[], Any], records: int = RECORDS, size: int = SIZE) -> Any:
@@ -120,12 +95,12 @@ def main() -> None:
             config = load_config(Path("conf/local.toml"))
             topics = Path(folder) / "topics"
             topics.mkdir()
-            run(config.model_copy(update={"topics": topics}))
+            run(config.model_copy(update={"topics": topics}), Path(folder))
         finally:
             subprocess.run([*lode, "down"], check=True)
 
 
-def run(config: Config) -> None:
+def run(config: Config, folder: Path) -> None:
     console = Console()
     table = Table(
         title=f"{RECORDS:,} records of {SIZE} B, {PARTITIONS} partitions, {os.cpu_count()} cores with the servers"
@@ -165,6 +140,7 @@ def run(config: Config) -> None:
     hbase.run(config, partial(measured, table), partial(add_row, table), console)
     hbase_diff.run(config, partial(measured, table), console)
     druid.run(config, console)
+    analysis.run(folder, console)
     spark.stop()
     if peer := harness():
         measured(table, "peer: kafka-backup archives, zstd", lambda: backup(peer, config, TOPIC.name))

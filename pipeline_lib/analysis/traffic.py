@@ -76,6 +76,12 @@ def of_span(rows: Frame, span: TimeSpan) -> Frame:
     return rows.where((F.col("time") >= F.lit(span.since)) & (F.col("time") < F.lit(span.until)))
 
 
+def last_days(rows: Frame, count: int) -> Frame:
+    """The rows of the newest day, and of the days before it, `count` in all."""
+    newest = rows.agg(F.max("date").alias("newest"))
+    return rows.join(F.broadcast(newest)).where(F.col("date") > F.date_sub("newest", count)).drop("newest")
+
+
 def by_hour(rows: Frame) -> Frame:
     """Events, visitors, and the shares of events that are errors and of records that were quarantined, by hour and topic.
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from pipeline_lib.analysis.declaration import Analysis, Experiment
-from pipeline_lib.report.plots import funnel, over_time, visitors
+from pipeline_lib.report.plots import funnel, over_time, retention, traffic, visitors
 
 Row = Mapping[str, Any]
 
@@ -25,8 +25,13 @@ class Section:
     plot: Markup
 
 
-def pages(rows: Iterable[Row], name: str, analysis: Analysis) -> dict[str, str]:
-    """The HTML of each file by its name; experiments without any result yet have a line in the index only."""
+def pages(rows: Iterable[Row], hours: Sequence[Row], name: str, analysis: Analysis) -> dict[str, str]:
+    """The HTML of each file by its name; experiments without any result yet have a line in the index only.
+
+    Args:
+        rows: of the results table.
+        hours: rows of traffic.by_hour for the index, in their order.
+    """
     by_experiment: dict[str, list[Row]] = {experiment.id: [] for experiment in analysis.experiments}
     general: list[Row] = []
     order = {(e.id, key): n for e in analysis.experiments for n, key in enumerate(e.variations)}
@@ -47,7 +52,10 @@ def pages(rows: Iterable[Row], name: str, analysis: Analysis) -> dict[str, str]:
         total = sum(row["visitors"] for row in samples)
         lines.append({"title": title, "file": file, "until": day, "alarm": alarm, "visitors": total})
     lines.sort(key=lambda line: -line["visitors"])  # type: ignore[operator]
-    files["index.html"] = render("index.html.j2", name=name, topic=analysis.topic, lines=lines)
+    files["index.html"] = render(
+        "index.html.j2", name=name, topic=analysis.topic, zone=analysis.time_zone, lines=lines,
+        traffic=Markup(traffic(hours)), sessions=_sessions(general),
+    )  # fmt: skip
     return files
 
 
@@ -71,6 +79,7 @@ def _page(
         traffic=Markup(visitors(_by_variation(experiment, found, "sample"))),
         sections=[_section(experiment, metric, found, day, analysis) for metric in experiment.metrics],
         funnels=_funnels(experiment, found, day, analysis),
+        retention=Markup(retention(_retention(experiment, found))),
     )  # fmt: skip
 
 
@@ -101,6 +110,29 @@ def _funnels(experiment: Experiment, found: list[Row], day: date, analysis: Anal
     return {name: plot for name, plot in plots.items() if plot}
 
 
+def _retention(experiment: Experiment, found: Sequence[Row]) -> dict[str, list[tuple[int, float]]]:
+    """Days since the exposure and the share who are back then, of all cohorts that were followed that long."""
+    curves = {}
+    for variation, rows in _by_variation(experiment, found, "retention").items():
+        ages: dict[int, list[Row]] = {}
+        for row in rows:
+            ages.setdefault((row["date"] - row["cohort"]).days, []).append(row)
+        curves[variation] = [
+            (age, sum(row["count"] for row in rows) / sum(row["visitors"] for row in rows))
+            for age, rows in sorted(ages.items())
+        ]
+    return curves
+
+
+def _sessions(general: Iterable[Row]) -> Sequence[tuple[date, Mapping[str, float]]]:
+    """The figures of each day's sessions by their names, the newest day first, two weeks of them."""
+    days: dict[date, dict[str, float]] = {}
+    for row in general:
+        if row["part"] == "session":
+            days.setdefault(row["date"], {})[row["metric"]] = row["total"]
+    return sorted(days.items(), reverse=True)[:14]
+
+
 def _by_variation(experiment: Experiment, found: Iterable[Row], part: str) -> dict[str, list[Row]]:
     ordered = sorted((row for row in found if row["part"] == part), key=lambda row: row["date"])
     return {
@@ -115,7 +147,13 @@ def render(template: str, **values: Any) -> str:
         loader=PackageLoader("pipeline_lib.report", "."), autoescape=select_autoescape(["html.j2"], default=True),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    filters: dict[str, Callable[[Any], str]] = {"figure": _figure, "share": _share, "p": _p}
+    filters: dict[str, Callable[[Any], str]] = {
+        "figure": _figure,
+        "share": _share,
+        "part": _part,
+        "p": _p,
+        "clock": _clock,
+    }
     environment.filters.update(filters)
     return str(environment.get_template(template).render(**values))
 
@@ -129,6 +167,18 @@ def _figure(value: float | None) -> str:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:+.1%}".replace("-", "−")
+
+
+def _part(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _clock(seconds: float | None) -> str:
+    """Hours, minutes and seconds, as 1:02:03 or 2:03."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def _p(value: float | None) -> str:

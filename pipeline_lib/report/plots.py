@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 Row = Mapping[str, Any]
 _STYLE: Any = {"svg.hashsalt": "lode", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
@@ -90,6 +90,59 @@ def funnel(series: Mapping[str, Sequence[Row]], steps: Sequence[str]) -> str:
         axes.set_ylabel("share of visitors")
         figure.legend(frameon=False, loc="outside upper right", ncols=4)
         return _svg(figure)
+
+
+def retention(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """The share of a variation's visitors who are back so many days after the exposure. Empty with less than two days.
+
+    Args:
+        curves: days since the exposure and share, by variation's name.
+    """
+    if not any(len(points) > 1 for points in curves.values()):
+        return ""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 2.2), layout="constrained")
+        axes = figure.subplots()
+        for (name, points), colour in zip(curves.items(), COLOURS * len(curves), strict=False):
+            axes.plot(
+                [n for n, _ in points], [y for _, y in points], color=colour, marker="o", markersize=3, label=name
+            )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("days since the exposure")
+        axes.set_ylabel("share who are back")
+        figure.legend(frameon=False, loc="outside upper right", ncols=4)
+        return _svg(figure)
+
+
+def traffic(hours: Sequence[Row]) -> str:
+    """Events and visitors by the hour, and below the shares that are unsound. Empty without hours.
+
+    Args:
+        hours: rows of traffic.by_hour of one topic, in their order.
+    """
+    if not hours:
+        return ""
+    times = [float(date2num(row["time"])) for row in hours]  # type: ignore[no-untyped-call]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+        counts, shares = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        for axes, names in ((counts, ("events", "visitors")), (shares, _UNSOUND)):
+            for name, colour in zip(names, COLOURS, strict=False):
+                label = name.removesuffix("_share")
+                axes.plot(times, [row[name] for row in hours], color=colour, linewidth=1.2, label=label)
+            axes.set_ylim(bottom=0)
+            axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=4, borderaxespad=0)
+        counts.set_ylabel("an hour")
+        counts.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        shares.set_ylabel("of all events")
+        shares.yaxis.set_major_formatter(PercentFormatter(1.0))
+        _by_day(shares)
+        return _svg(figure)
+
+
+_UNSOUND = ("error_share", "quarantined_share", "bot_share", "duplicate_share")
 
 
 def _told(rows: Sequence[Row]) -> list[Row]:

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from pipeline_lib.config import Config
 from pipeline_lib.druid.chunks import Chunk, chunks_of, start_of, with_also
@@ -150,10 +149,6 @@ def summary(source: Source, done: Sequence[Loaded]) -> dict[str, Any]:
     counted = {word: outcomes.count(word) for word in ("loaded", "already", "emptied", "failed")}
     rows = sum(chunk.rows for chunk in done if chunk.outcome != "failed")
     return {"datasource": source.name, **counted, "rows": rows, "chunks": list(map(asdict, done))}
-
-
-def hdfs_path(uri: str) -> str:
-    return urlsplit(uri).path
 
 
 def _differs(source: Source, chunk: Chunk, entry: Entry, versions: Mapping[datetime, str]) -> bool:

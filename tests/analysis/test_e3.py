@@ -139,4 +139,4 @@ def test_dirty_batches_through_kafka_and_landing(
     deployment.lode("report", name, "--out", str(out))
     page = (out / "18786493712.html").read_text()
     assert "Visitors divide as declared" in page
-    assert page.count("<svg") == 8
+    assert page.count("<svg") == 9

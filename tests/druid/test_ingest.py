@@ -1,12 +1,21 @@
 """Loads into a real Druid; the oracle is what queries find before and after."""
 
+import math
+import time
+from datetime import timedelta
+
+import pyarrow as pa
 import pytest
 from druid_cases import FIRST, Case, events, outcomes, span
 
+from pipeline_lib.druid.chunks import chunks_of
 from pipeline_lib.druid.query import ask
 from pipeline_lib.druid.rollback import execute_rollback, plan_rollback
 from pipeline_lib.druid.run import EmptySource
+from pipeline_lib.druid.spec import ingestion_task, retention_rules
+from pipeline_lib.druid.status import apply_rules, chunk_states, compact_chunks
 from pipeline_lib.errors import ConfigError
+from pipeline_lib.io.delta_files import live_files
 
 
 def test_a_day_is_loaded_proved_and_replaced_and_taken_back(case: Case) -> None:
@@ -50,15 +59,57 @@ def test_questions_are_answered_and_uniques_are_exact_below_the_sketchs_size(cas
         asked("colour")
 
 
-def test_only_changed_days_are_loaded_and_vanished_ones_emptied(case: Case) -> None:
-    for day in range(4):
-        case.write(day, 10 + day)
-    assert outcomes(case.load(0, 4)) == ["loaded"] * 4
+def test_of_thirty_days_only_the_one_with_a_late_event_is_loaded_again(case: Case) -> None:
+    month = pa.concat_tables(events(FIRST + timedelta(days=day), 10 + day) for day in range(30))
+    case.write(0, table=month)  # a file a day
+    assert outcomes(case.load(0, 30)) == ["loaded"] * 30
     case.write(2, 1)
-    assert [chunk.chunk for chunk in case.load(0, 30, changed=True)] == ["2026-11-03T00"]
+    assert outcomes(case.load(0, 30)) == ["already", "already", "loaded", *["already"] * 27]
+    assert case.load(0, 30, changed=True) == []
+    case.write(17, 1)
+    assert [chunk.chunk for chunk in case.load(0, 30, changed=True)] == ["2026-11-18T00"]
+    assert case.rows(0, 30) == sum(range(10, 40)) + 2
     case.replace(1, 0)
     assert outcomes(case.load(0, 4)) == ["already", "emptied", "already", "already"]
     assert [case.rows(day, day + 1) for day in range(4)] == [10, 0, 13, 13]
+
+
+def test_a_sketch_above_its_size_is_within_its_stated_error(case: Case) -> None:
+    case.write(0, table=events(FIRST, 30_000, visitors=20_000))
+    case.load()
+    (row,) = ask(case.druid, case.source, "visitors", None, [], "all", 10, span(0, 1))
+    assert row["visitors"] != 20_000  # an estimate: the sketch keeps 4,096 hashes
+    assert row["visitors_low"] < 20_000 < row["visitors_high"]
+    assert row["visitors"] == pytest.approx(20_000, rel=2 / math.sqrt(4096))
+
+
+def test_many_small_segments_become_one_with_the_same_rows(case: Case) -> None:
+    case.write(0, 100)
+    chunk = chunks_of(case.source.declared, live_files(case.source.table)[1], None)[0]
+    uris = [file.uri for file in chunk.files]
+    task = ingestion_task(f"small-{case.name}", case.name, case.source.declared, chunk, "parquet", uris)
+    task["spec"]["tuningConfig"]["partitionsSpec"] = {"type": "dynamic", "maxRowsPerSegment": 20}
+    case.druid.submit(task)
+    deadline = time.monotonic() + 120
+    while case.rows() < 100 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    (before,) = chunk_states(case.config, case.source)
+    assert (before.state, before.segments > 1, before.compact) == ("foreign", True, True)
+    revenue = case.revenue()
+
+    assert compact_chunks(case.config, case.source, span(0, 1)) == [chunk.name]
+    (after,) = chunk_states(case.config, case.source)
+    assert (after.segments, after.compact, case.rows(), case.revenue()) == (1, False, 100, revenue)
+    assert compact_chunks(case.config, case.source, span(0, 1)) == []
+
+
+def test_retention_rules_are_changed_only_as_they_were_looked_at(case: Case) -> None:
+    declared = retention_rules(case.source.declared.model_copy(update={"keep_days": 30}))
+    with pytest.raises(ConfigError, match="look at it again"):
+        apply_rules(case.config, case.source, declared, "digest-now", "digest-before")
+    assert case.druid.rules(case.name) == []
+    apply_rules(case.config, case.source, declared, "digest-now", "digest-now")
+    assert case.druid.rules(case.name) == declared
 
 
 def test_an_empty_span_is_refused_unless_it_is_meant(case: Case) -> None:

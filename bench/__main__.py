@@ -55,6 +55,7 @@ def measured(table: Table, name: str, work: Callable[[], Any], records: int = RE
 
 def add_row(table: Table, name: str, seconds: float, records: int, size: int, peak_mb: str = "") -> None:
     rate = f"{records / seconds:,.0f}"
+    print(f"{name}: {seconds:.1f} s, {rate} records/s", file=sys.stderr)  # what was measured when something fails later
     table.add_row(name, f"{seconds:.1f}", rate, f"{records * size / 1e6 / seconds:.0f}", peak_mb)
 
 

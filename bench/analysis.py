@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,7 @@ def run(folder: Path, console: Console) -> None:
         with Peak() as peak:
             result = work()
         seconds = time.monotonic() - started
+        console.print(f"{what}, {count:,} events: {seconds:.1f} s")  # an hour's bench that fails has said something
         table.add_row(what, f"{count:,}", f"{seconds:.1f}", f"{count / seconds:,.0f}", f"{peak.mb:,.0f}")
         return result
 
@@ -204,22 +206,16 @@ def run(folder: Path, console: Console) -> None:
     for topic, (count, skewed) in sizes.items():
         files, analysis = events_path(config.hdfs, topic).removeprefix("file:"), declared(topic)
         write_events(files, count, skewed)
-        title = "one visitor has a tenth of them" if skewed else ""
-        analyse = partial_analysis(config, topic, analysis, spark)
+        title = ", one visitor has a tenth" if skewed else ""
+        analyse = partial(analyze, config, topic, analysis, [DAY], spark)
         if topic == "warm":
             analyse()
             continue
-        measured(f"lode analyze: all tables {title}", count, analyse)
-        theirs = measured(f"DuckDB: the metrics' moments {title}", count, lambda files=files: duckdb_moments(files))
-        ours = measured(
-            f"Lode: the metrics' moments {title}", count, lambda files=files, a=analysis: lode_moments(spark, files, a)
-        )
+        measured(f"lode analyze: all tables{title}", count, analyse)
+        theirs = measured(f"DuckDB: the metrics' moments{title}", count, partial(duckdb_moments, files))
+        ours = measured(f"Lode: the metrics' moments{title}", count, partial(lode_moments, spark, files, analysis))
         assert_equal(ours, theirs)
     console.print(table)
-
-
-def partial_analysis(config: Config, topic: str, analysis: Analysis, spark: Session) -> Callable[[], Any]:
-    return lambda: analyze(config, topic, analysis, [DAY], spark)
 
 
 def main() -> None:

@@ -41,8 +41,7 @@ def main(
     if changed:
         days = changed_days(deployment, name, analysis, datetime.now(UTC).date(), spark)
     else:
-        span = TimeSpan.parse(str(since), str(until))
-        days = days_of(span.since.date(), span.until.date())
+        days = days_of(*TimeSpan.parse(str(since), str(until)).whole_days())
     if changed and not days:
         print_result({"days": 0, "note": "nothing to do: landing has touched no analysed day"}, as_json)
         return

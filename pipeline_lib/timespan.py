@@ -52,6 +52,13 @@ class TimeSpan:
     def days(self) -> Iterator["TimeSpan"]:
         return self.chunks(timedelta(days=1))
 
+    def whole_days(self) -> tuple[date, date]:
+        """The first day, and the one after the last. Raises ConfigError where an end is not midnight."""
+        for at in (self.since, self.until):
+            if at.time() != time():
+                raise ConfigError(f"{format_time(at)} is inside a day: days are taken whole, give dates without a time")
+        return self.since.date(), self.until.date()
+
     def hours(self) -> Iterator["TimeSpan"]:
         return self.chunks(timedelta(hours=1))
 

@@ -35,7 +35,7 @@ from pipeline_lib.config import Config
 from pipeline_lib.datasets import analysis_path, events_path, sessions_path, traffic_path
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.io.analysis_tables import AnalysisTable, EventsVersion, read_events, read_quarantined, read_source
-from pipeline_lib.io.spark import Frame, Session
+from pipeline_lib.io.spark import DISK_ONLY, Frame, Session
 from pipeline_lib.log import fact
 from pipeline_lib.timespan import day_bounds
 
@@ -126,9 +126,9 @@ class Frames:
 def prepared(events: Frame, days: Sequence[date], analysis: Analysis) -> Iterator[Frames]:
     """Reads events with events.COLUMNS once, however many figures are made of them."""
     until = day_bounds(days[-1], analysis.time_zone)[1]
-    found = in_sessions(judged(events, until, event_columns(analysis)), analysis).persist()
-    exposed = exposures(found, analysis).persist()
-    visitors = visitors_to_date(visitor_days(found, exposed, analysis), days, analysis).persist()
+    found = in_sessions(judged(events, until, event_columns(analysis)), analysis).persist(DISK_ONLY)
+    exposed = exposures(found, analysis).persist(DISK_ONLY)
+    visitors = visitors_to_date(visitor_days(found, exposed, analysis), days, analysis).persist(DISK_ONLY)
     try:
         yield Frames(found, exposed, visitors)
     finally:

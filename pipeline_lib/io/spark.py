@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
+from pyspark import StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import Column as Column
 from pyspark.sql import DataFrame, SparkSession
@@ -26,6 +27,9 @@ from pipeline_lib.errors import LodeError, LostRace, ServerUnavailable
 
 Session = SparkSession
 Frame = DataFrame
+DISK_ONLY = StorageLevel.DISK_ONLY
+"""For frames that are read several times: in memory they would take what sorting needs, however large they are. Twenty
+experiments over 10,000,000 events, of which one visitor had a tenth, ended in an OutOfMemoryError with Spark's default."""
 functions = F  # for the pure functions from frame to frame in analysis/, which touch no system
 T = TypeVar("T")
 R = TypeVar("R")

@@ -39,6 +39,8 @@ app = group(
         "query": command("pipeline_lib.druid.query"),
         "verify": group("Compare what is stored with what was recorded about it.", VERIFY),
         "ledger": job("ledger", "ledger"),
+        "compact": job("compact", "compact"),
+        "expire": job("expire", "expire"),
         "vacuum": job("vacuum", "vacuum"),
         "stack": commands("pipeline_lib.stack.cli"),
         "airflow": commands("pipeline_lib.airflow.cli"),

@@ -42,6 +42,7 @@ class Topic(Settings):
     id_field: str = ""
     fields: dict[str, FieldType] = Field(default_factory=dict)
     quality: QualitySettings = QualitySettings()
+    keep_days: int | None = Field(default=None, ge=1, description="of landed events, for `lode expire`; none: for ever")
     hbase: HBaseMapping | None = None
     druid: Datasource | None = None
 

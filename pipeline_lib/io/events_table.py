@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from delta.tables import DeltaTable
@@ -12,7 +12,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession as SparkSession
 from pyspark.sql import functions as F
 
-from pipeline_lib.errors import ServerUnavailable
+from pipeline_lib.errors import LodeError, LostRace, ServerUnavailable
 from pipeline_lib.io.spark import unwrapped
 
 _VACUUM_SETTINGS = {
@@ -128,6 +128,35 @@ class EventsTable:
     def vacuum(self, hours: int) -> None:
         self._vacuum(f"RETAIN {hours} HOURS")
 
+    def compact(self, since: date, until: date) -> tuple[int, int]:
+        """Writes the small files of each partition of some days into few; the numbers of files before and after.
+
+        Raises:
+            LostRace: another compaction was faster.
+        """
+        where = f"date >= DATE'{since.isoformat()}' AND date < DATE'{until.isoformat()}'"
+        try:
+            rows = DeltaTable.forPath(self._spark, self.path).optimize().where(where).executeCompaction().collect()
+        except (Py4JJavaError, PySparkException) as error:
+            raise _refused(self.path, error) from None
+        return int(rows[0]["metrics"]["numFilesRemoved"]), int(rows[0]["metrics"]["numFilesAdded"])
+
+    def rows_before(self, day: date) -> dict[date, int]:
+        """Rows by the days of event time before one. Days before 2000 are none: those events have an impossible time."""
+        rows = self._spark.read.format("delta").load(self.path).where(_before(day))
+        return {row["date"]: row["count"] for row in rows.groupBy("date").count().collect()}
+
+    def delete_before(self, day: date) -> None:
+        """Removes the days of `rows_before` in one commit; the files stay until a vacuum.
+
+        Raises:
+            LostRace: another run changed one of the days.
+        """
+        try:
+            DeltaTable.forPath(self._spark, self.path).delete(_before(day))
+        except (Py4JJavaError, PySparkException) as error:
+            raise _refused(self.path, error) from None
+
     def _vacuum(self, how: str) -> list[Any]:
         for name, value in _VACUUM_SETTINGS.items():
             self._spark.conf.set(name, value)
@@ -146,6 +175,16 @@ class EventsTable:
         if not files.exists(where) or (status := files.getFileStatus(where)).isDirectory():
             return None
         return UnnamedFile(path, int(status.getLen()), datetime.fromtimestamp(status.getModificationTime() / 1000, UTC))
+
+
+def _before(day: date) -> str:
+    return f"date >= DATE'2000-01-01' AND date < DATE'{day.isoformat()}'"
+
+
+def _refused(path: str, error: Exception) -> LodeError:
+    if "Concurrent" in f"{type(error).__name__} {error}":
+        return LostRace(f"table {path}: a concurrent run changed these files first; run this again")
+    return ServerUnavailable(f"table {path}: {unwrapped(error)}")
 
 
 def _zone_sql(borders: Mapping[tuple[str, int], Sequence[int]]) -> str:

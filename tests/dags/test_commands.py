@@ -2,7 +2,7 @@
 
 import copy
 import os
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,11 +16,13 @@ GOLDEN = Path(__file__).with_name("golden")
 HOUR, DAY = "2026-11-20T21:00:00", "2026-11-20"
 MACROS = SimpleNamespace(datetime=datetime, timedelta=timedelta, ds_add=ds_add)
 
+RUN = SimpleNamespace(run_after=datetime(2026, 11, 22, 3, 30, tzinfo=UTC))
+
 
 def command(dag, task_id: str, partition_key: str) -> list[str]:
     """The line of a task of a run with this partition key."""
     task = copy.deepcopy(dag.get_task(task_id))
-    task.render_template_fields({"dag": dag, "partition_key": partition_key, "macros": MACROS})
+    task.render_template_fields({"dag": dag, "partition_key": partition_key, "macros": MACROS, "dag_run": RUN})
     return task._get_hook()._build_spark_submit_command(task.application)
 
 
@@ -37,6 +39,8 @@ CASES = [
     ("druid", "experiments_results.late", DAY),
     ("druid", "experiments_results.day", DAY),
     ("maintenance", "events.verify", DAY),
+    ("maintenance", "events.compact", DAY),
+    ("maintenance", "events.expire", DAY),
     ("maintenance", "events.vacuum", DAY),
 ]
 

@@ -14,6 +14,9 @@ import requests
 
 from pipeline_lib.stack.server import Launch, Server, Site, conf_folder, properties
 
+BUCKET = "lode"
+"""The one that conf/local.toml names."""
+
 
 def credentials(home: Path) -> tuple[str, str]:
     """The stack's own access key and secret key; made, random, the first time."""
@@ -31,11 +34,13 @@ def credentials(home: Path) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class S3(Server):
-    """One S3 endpoint; buckets are folders below its data folder."""
+    """One S3 endpoint; buckets are folders below its data folder. One is there from the start, as a deployment has it."""
 
     def prepare(self, site: Site) -> Launch:
         """The credentials go into a file that only this user reads, never into the arguments."""
         access_key, secret_key = credentials(site.home)
+        data = site.folder(self.name, "data")
+        (data / BUCKET).mkdir(exist_ok=True)
         settings = {
             "s3proxy.endpoint": self._endpoint(site),
             "s3proxy.authorization": "aws-v2-or-v4",
@@ -44,7 +49,7 @@ class S3(Server):
             "jclouds.provider": "filesystem-nio2",
             "jclouds.identity": "local",
             "jclouds.credential": "local",
-            "jclouds.filesystem.basedir": site.folder(self.name, "data"),
+            "jclouds.filesystem.basedir": data,
         }
         conf = conf_folder(site, self.name, {"s3proxy.properties": properties(settings)})
         arguments = ["org.gaul.s3proxy.Main", "--properties", str(conf / "s3proxy.properties")]

@@ -67,11 +67,18 @@ def compaction_task(task: str, name: str, interval: str) -> dict[str, Any]:
 
 
 def retention_rules(datasource: Datasource) -> list[dict[str, Any]]:
-    """Druid's rules for `keep_days`; none where it keeps everything by the cluster's own rules."""
+    """Druid's rules for `keep_days`, with the values that it fills in itself, so that they can be compared; none where it
+    keeps everything by the cluster's own rules."""
     if datasource.keep_days is None:
         return []
     return [
-        {"type": "loadByPeriod", "period": f"P{datasource.keep_days}D", "includeFuture": True},
+        {
+            "type": "loadByPeriod",
+            "period": f"P{datasource.keep_days}D",
+            "includeFuture": True,
+            "tieredReplicants": {"_default_tier": 2},
+            "useDefaultTierForNull": True,
+        },
         {"type": "dropForever"},
     ]
 

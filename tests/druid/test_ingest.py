@@ -84,14 +84,14 @@ def test_a_sketch_above_its_size_is_within_its_stated_error(case: Case) -> None:
 
 
 def test_many_small_segments_become_one_with_the_same_rows(case: Case) -> None:
-    case.write(0, 100)
+    case.write(0, 1440)
     chunk = chunks_of(case.source.declared, live_files(case.source.table)[1], None)[0]
     uris = [file.uri for file in chunk.files]
     task = ingestion_task(f"small-{case.name}", case.name, case.source.declared, chunk, "parquet", uris)
     task["spec"]["tuningConfig"]["partitionsSpec"] = {"type": "dynamic", "maxRowsPerSegment": 20}
     case.druid.submit(task)
     deadline = time.monotonic() + 120
-    while case.rows() < 100 and time.monotonic() < deadline:
+    while case.rows() < 1440 and time.monotonic() < deadline:
         time.sleep(0.5)
     (before,) = chunk_states(case.config, case.source)
     assert (before.state, before.segments > 1, before.compact) == ("foreign", True, True)
@@ -99,7 +99,7 @@ def test_many_small_segments_become_one_with_the_same_rows(case: Case) -> None:
 
     assert compact_chunks(case.config, case.source, span(0, 1)) == [chunk.name]
     (after,) = chunk_states(case.config, case.source)
-    assert (after.segments, after.compact, case.rows(), case.revenue()) == (1, False, 100, revenue)
+    assert (after.segments, after.compact, case.rows(), case.revenue()) == (1, False, 1440, revenue)
     assert compact_chunks(case.config, case.source, span(0, 1)) == []
 
 

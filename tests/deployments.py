@@ -1,12 +1,16 @@
 """A deployment of a test's own on the session's servers."""
 
+import json
 import subprocess
 import sys
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline_lib.config import Config
+from pipeline_lib.datasets import replay_key
+from pipeline_lib.io.s3 import S3
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,15 @@ class Deployment:
         if check is not None:
             assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def ledger_entry(self, digest: str) -> dict[str, Any]:
+        """What the ledger has of a replay, but for what is another in each: its id and times, what it found at its begin,
+        and the id of a topic that it wrote to."""
+        text = S3(self.config.s3).get(replay_key(digest))
+        assert text is not None
+        entry: dict[str, Any] = json.loads(text)
+        entry["plan"]["target"].pop("topic_id", None)
+        return {name: value for name, value in entry.items() if name not in ("id", "started", "finished", "begun")}
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "pipeline_lib", *arguments, "--config", str(self.path)]

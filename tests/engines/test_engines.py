@@ -1,9 +1,10 @@
-"""The same jobs on a standalone cluster leave what they leave on this machine alone, value for value."""
+"""The same jobs on a standalone cluster and on YARN leave what they leave on this machine alone, value for value."""
 
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from pipeline_lib.replay.hbase import HBaseSink
 from pipeline_lib.replay.kafka import KafkaSink
 from pipeline_lib.replay.plan import ReplayRequest
 from pipeline_lib.replay.run import execute, plan
+from pipeline_lib.stack.s3 import credentials
 from pipeline_lib.stack.spark import spark_home
 from pipeline_lib.stack.stack import Stack
 from pipeline_lib.timespan import TimeSpan
@@ -52,7 +54,7 @@ def servers(stack: Stack) -> Iterator[Stack]:
     try:
         yield stack
     finally:
-        stack.down(["standalone"])
+        stack.down(["standalone", "yarn"])
 
 
 def deployed(servers: Stack, folder: Path, engine: str, spark: str, head: str = "") -> Deployment:
@@ -85,12 +87,13 @@ def run(deployment: Deployment) -> dict[str, Any]:
         return deployment.lode(*arguments, "--json", timeout=600)
 
     found = {"land": lode("land", TOPIC), "archive": lode("archive", TOPIC)}
+    digests = {}
     for name, sink in sinks(deployment).items():
         options = ["--to", sink.to] if isinstance(sink, KafkaSink) else ["--cluster", "prod"]
-        digest = plan(deployment.config, REQUEST, sink).id
-        found[f"replay {name}"] = lode("replay", name, TOPIC, *DAYS, *options, "--execute", digest)
+        digests[name] = plan(deployment.config, REQUEST, sink).id
+        found[f"replay {name}"] = lode("replay", name, TOPIC, *DAYS, *options, "--execute", digests[name])
     found["analyze"] = lode("analyze", ANALYSIS, *DAYS)
-    return {name: json.loads(done.stdout.splitlines()[-1]) for name, done in found.items()}
+    return {name: json.loads(done.stdout.splitlines()[-1]) for name, done in found.items()} | {"digests": digests}
 
 
 def run_here(deployment: Deployment, spark: Session) -> dict[str, Any]:
@@ -101,12 +104,14 @@ def run_here(deployment: Deployment, spark: Session) -> dict[str, Any]:
         "land": land_topic(config, topic, Limits(), spark).as_dict(),
         "archive": archive_topic(config, topic, Limits(), runner).as_dict(),
     }
+    digests = {}
     for name, sink in sinks(deployment).items():
-        found[f"replay {name}"] = execute(config, REQUEST, sink, plan(config, REQUEST, sink).id, skip_corrupt=False)
+        digests[name] = plan(config, REQUEST, sink).id
+        found[f"replay {name}"] = execute(config, REQUEST, sink, digests[name], skip_corrupt=False)
     analysis = load_analysis(config.analyses / f"{ANALYSIS}.toml")
     days = days_of(REQUEST.span.since.date(), REQUEST.span.until.date())
     found["analyze"] = analyze(config, ANALYSIS, analysis, days, spark).as_dict()
-    return found
+    return found | {"digests": digests}
 
 
 def sinks(deployment: Deployment) -> dict[str, KafkaSink | HBaseSink]:
@@ -161,7 +166,7 @@ def reference(servers: Stack, folder: Path, spark: Session) -> dict[str, Any]:
     assert printed["land"]["events"] == sum("'quality', 'ok'" in row for row in found["events"]) > 500
     assert len(found["results"]) > 50
     assert found["rows"]
-    return {"left": found, "printed": printed}
+    return {"left": found, "printed": printed, "deployment": deployment}
 
 
 def assert_same(deployment: Deployment, spark: Session, reference: dict[str, Any]) -> None:
@@ -173,6 +178,20 @@ def assert_same(deployment: Deployment, spark: Session, reference: dict[str, Any
         counts = ("events", "quarantined", "records", "missing", "status")
         assert {k: printed[name].get(k) for k in counts} == {k: reference["printed"][name].get(k) for k in counts}
     assert printed["analyze"]["results"] == reference["printed"]["analyze"]["results"]
+    for name, digest in printed["digests"].items():
+        assert ledger_entry(deployment, digest) == ledger_entry(
+            reference["deployment"], reference["printed"]["digests"][name]
+        ), name
+
+
+def ledger_entry(deployment: Deployment, digest: str) -> dict[str, Any]:
+    """The entry of a replay with one name for the deployment's own target, and without that of the run that archived."""
+    engine, entry = deployment.path.parent.name, json.dumps(deployment.ledger_entry(digest))
+    found = json.loads(entry.replace(f"{TOPIC}-{engine}", "COPY").replace(f"{TOPIC}_{engine}", "TABLE"))
+    assert isinstance(found, dict)
+    for segment in found["plan"]["segments"]:
+        del segment["path"]
+    return found
 
 
 def test_a_standalone_cluster_of_two_workers(
@@ -208,3 +227,36 @@ def test_the_packed_python_needs_nothing_of_this_environment(servers: Stack, fol
     assert arrow.startswith(str(folder / "node"))
     assert prefix == str(folder / "node")
     shutil.rmtree(folder / "node")
+
+
+def test_yarn_in_cluster_mode(servers: Stack, folder: Path, spark: Session, reference: dict[str, Any]) -> None:
+    servers.down(["standalone"])  # the memory of one cluster is enough
+    found, keys = servers.up(["yarn"]), credentials(servers.home)
+    secrets = folder / "secrets.toml"
+    secrets.touch(mode=0o600)
+    secrets.write_text(f'LODE_S3_ACCESS_KEY = "{keys[0]}"\nLODE_S3_SECRET_KEY = "{keys[1]}"\n')
+    deployment = deployed(
+        servers,
+        folder,
+        "yarn",
+        f'master = "yarn"\ndeploy_mode = "cluster"\nexecutors = 2\nhadoop_conf = "{found["hadoop.conf"]}"\n'
+        f'package = "{folder / "package"}"\npython = "{sys.executable}"\n[spark.properties]\n'
+        f'"spark.yarn.jars" = "local:{spark_home()}/jars/*"\n"spark.yarn.report.interval" = "1000"\n'
+        '"spark.yarn.appMasterEnv.SPARK_LOCAL_IP" = "127.0.0.1"\n"spark.executorEnv.SPARK_LOCAL_IP" = "127.0.0.1"\n',
+        head=f'secrets = "{secrets}"',
+    )
+    failed = deployment.lode("land", TOPIC, check=2)
+    assert "run `lode package`" in failed.stderr
+    deployment.lode("package")
+    assert_same(deployment, spark, reference)
+
+    # The exit code of the contract comes through, which spark-submit alone would turn into 1.
+    refused = deployment.lode("replay", "kafka", TOPIC, *DAYS, "--to", f"{TOPIC}-yarn", "--execute", "0" * 16, check=2)
+    assert "now make the plan" in refused.stderr
+    assert not list(S3(deployment.config.s3).list("outcomes/"))
+
+    shown = deployment.lode("archive", TOPIC, "--print-command").stdout
+    logs = [p for p in (servers.home / "servers" / "nodemanager" / "containers").rglob("*") if p.is_file()]
+    assert len(logs) > 10
+    for text in (shown, *(log.read_text(errors="replace") for log in logs)):
+        assert not [key for key in keys if key in text]

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import analysis, druid, hbase, hbase_diff
-from bench.measure import Peak
+from bench.measure import Peak, spark_as_of
 from bench.peer import backup, harness, restore
 from pipeline_lib.archive.run import archive_topic
 from pipeline_lib.batches.run import Limits
@@ -31,7 +31,6 @@ from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_produce import Writer
 from pipeline_lib.io.s3 import S3
 from pipeline_lib.io.spark import session, spark_runner
-from pipeline_lib.job import submit_command, submit_environment
 from pipeline_lib.landing.run import land_topic
 from pipeline_lib.replay.kafka import KafkaSink
 from pipeline_lib.replay.plan import ReplayRequest
@@ -120,8 +119,7 @@ def run(config: Config, folder: Path) -> None:
     write_topic(config, WARM, 1000)
     measured(table, "limit: confluent-kafka writes, no transactions", lambda: write_topic(config, TOPIC, RECORDS))
     measured(table, "limit: confluent-kafka reads and drops", lambda: drop_topic(config))
-    os.environ |= {name: value for name, value in submit_environment(config).items() if name != "PYTHONPATH"}
-    os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*submit_command(config, "kafka_to_s3.py", [])[1:-1], "pyspark-shell"])
+    spark_as_of(config, "kafka_to_s3.py")
     started = time.monotonic()
     spark = session("bench")
     session_seconds = time.monotonic() - started

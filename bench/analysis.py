@@ -21,7 +21,7 @@ from deltalake import DeltaTable, WriterProperties, write_deltalake
 from rich.console import Console
 from rich.table import Table
 
-from bench.measure import Peak
+from bench.measure import Peak, spark_as_of
 from pipeline_lib.analysis.declaration import Analysis
 from pipeline_lib.analysis.moments import moments
 from pipeline_lib.analysis.run import analyze, prepared
@@ -30,7 +30,6 @@ from pipeline_lib.config import Config
 from pipeline_lib.datasets import events_path
 from pipeline_lib.io.analysis_tables import read_events
 from pipeline_lib.io.spark import Session, session
-from pipeline_lib.job import submit_command, submit_environment
 from pipeline_lib.landing.rows import PARTITIONED_BY, landed_schema
 from pipeline_lib.timespan import day_bounds
 
@@ -220,10 +219,7 @@ def run(folder: Path, console: Console) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        config = local(Path(folder))
-        os.environ |= {name: value for name, value in submit_environment(config).items() if name != "PYTHONPATH"}
-        arguments = submit_command(config, "analyze.py", [])[1:-1]
-        os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*arguments, "pyspark-shell"])
+        spark_as_of(local(Path(folder)), "analyze.py")
         run(Path(folder), Console())
 
 

@@ -1,9 +1,13 @@
-"""How much memory a piece of work takes."""
+"""What the benches share: how much memory a piece of work takes, and a job's Spark in this process."""
 
+import os
 import threading
 from contextlib import suppress
 
 import psutil
+
+from pipeline_lib.config import Config
+from pipeline_lib.job import submit_command, submit_environment
 
 
 class Peak:
@@ -27,3 +31,9 @@ class Peak:
                 with suppress(psutil.Error):
                     total += process.memory_info().rss
             self.mb = max(self.mb, total / 1e6)
+
+
+def spark_as_of(config: Config, script: str) -> None:
+    """Makes the next session of this process have what spark-submit gives a job."""
+    os.environ |= {name: value for name, value in submit_environment(config).items() if name != "PYTHONPATH"}
+    os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*submit_command(config, script, [])[1:-1], "pyspark-shell"])

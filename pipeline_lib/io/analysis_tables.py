@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from pipeline_lib.errors import ConfigError, LostRace
-from pipeline_lib.io.spark import unwrapped
+from pipeline_lib.io.spark import is_lost_race, unwrapped
 
 _PROPERTIES = {"delta.logRetentionDuration": "interval 3650 days"}
 
@@ -160,7 +160,7 @@ class AnalysisTable:
                 .option("mergeSchema", True).option("userMetadata", json.dumps({"lode": metadata})).save(self.path)
             )  # fmt: skip
         except (Py4JJavaError, PySparkException) as error:
-            if "Concurrent" in f"{type(error).__name__} {error}":
+            if is_lost_race(error):
                 raise LostRace(f"table {self.path}: a concurrent run replaced one of these days first") from None
             raise unwrapped(error) from None
 

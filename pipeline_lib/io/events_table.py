@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession as SparkSession
 from pyspark.sql import functions as F
 
 from pipeline_lib.errors import LodeError, LostRace, ServerUnavailable
-from pipeline_lib.io.spark import unwrapped
+from pipeline_lib.io.spark import is_lost_race, unwrapped
 
 _VACUUM_SETTINGS = {
     # Delta's own bound is 168 h; the command has its own.
@@ -182,7 +182,7 @@ def _before(day: date) -> str:
 
 
 def _refused(path: str, error: Exception) -> LodeError:
-    if "Concurrent" in f"{type(error).__name__} {error}":
+    if is_lost_race(error):
         return LostRace(f"table {path}: a concurrent run changed these files first; run this again")
     return ServerUnavailable(f"table {path}: {unwrapped(error)}")
 

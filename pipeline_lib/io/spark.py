@@ -78,6 +78,11 @@ def unwrapped(error: Exception) -> LodeError:
     return ServerUnavailable("\n".join(lines[:6]))
 
 
+def is_lost_race(error: Exception) -> bool:
+    """Whether Delta refused a commit for what a concurrent one changed."""
+    return "Concurrent" in f"{type(error).__name__} {error}"
+
+
 @dataclass(frozen=True)
 class Committed:
     version: int
@@ -132,7 +137,7 @@ class DeltaTarget:
         try:
             version = self._transaction.commit(self._actions(files, transactions), self._operation(metadata))
         except (Py4JJavaError, PySparkException) as error:
-            if "Concurrent" in f"{type(error).__name__} {error}":
+            if is_lost_race(error):
                 raise LostRace(f"table {self.path}: a concurrent run committed these offsets first") from None
             raise unwrapped(error) from None
         return _committed(int(version), [files.apply(i) for i in range(files.size())])

@@ -144,31 +144,24 @@ def _load_druid() -> list[tuple[str, str, str, bool]]:
     traffic = _lode("ingest", "druid", "experiments_traffic", *span)
     results = _lode("ingest", "druid", "experiments_results", *span)
     counted = _lode("traffic", "experiments", *span)["top"]
-    wanted = [
-        "--where",
-        "quality=ok",
-        "--where",
-        "event_type=decision",
-        "--by",
-        "experiment_id",
-        "--metric",
-        "visitors",
-    ]
-    found = {row["experiment_id"]: row for row in _lode("query", "experiments_traffic", *wanted, *span)["rows"]}
+    sound = ["--where", "quality=ok", "--where", "event_type=decision"]
+    asked = _lode("query", "experiments_traffic", *sound, "--by", "experiment_id", "--metric", "visitors", *span)
+    found = {row["experiment_id"]: row for row in asked["rows"]}
     shown = ", ".join(f"{row['experiment']} ({row['visitors']:,} visitors)" for row in counted)
     console.print(f"  top experiments: {shown}", highlight=False)
     agrees = found.keys() == {row["experiment_id"] for row in counted} and all(
-        found[row["experiment_id"]]["events"] == row["decisions"]
-        and found[row["experiment_id"]]["visitors_low"]
-        <= row["visitors"]
-        <= found[row["experiment_id"]]["visitors_high"]
-        for row in counted
+        _agrees(row, found[row["experiment_id"]]) for row in counted
     )
     chunks = f"{traffic['loaded'] + results['loaded']} days, {traffic['rows'] + results['rows']:,} rows"
     return [
         ("loaded into Druid", chunks, f"{traffic['_seconds'] + results['_seconds']:.0f} s", not traffic["failed"]),
         ("top experiments by Druid", f"{len(found)}, as Spark counts them", "", agrees),
     ]
+
+
+def _agrees(counted: dict[str, Any], sketched: dict[str, Any]) -> bool:
+    low, high = sketched["visitors_low"], sketched["visitors_high"]
+    return bool(sketched["events"] == counted["decisions"] and low <= counted["visitors"] <= high)
 
 
 def _lose_and_restore_prod(config: Config) -> list[tuple[str, str, str, bool]]:

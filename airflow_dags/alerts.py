@@ -20,22 +20,21 @@ def on_task_failure(context: Any) -> None:
     send_alert("page", str(context.get("exception") or "failed"), context)
 
 
-def on_deadline(**values: Any) -> None:
-    """A run is not done when it should be."""
-    send_alert("page", "a run is late", values.get("context") or values)
+def on_deadline(context: dict[str, Any]) -> None:
+    """A run is not done when it should be. Here Airflow gives the run as its REST API names it."""
+    run = context["dag_run"]
+    _send({"level": "page", "summary": "a run is late", "dag": run["dag_id"], "task": None, "run": run["dag_run_id"]})
 
 
 def send_alert(level: str, summary: str, context: Any) -> None:
-    """Sends what happened with a link to its runbook. A webhook that is away changes nothing about the task."""
-    task, run = context.get("ti"), context.get("dag_run")
-    alert = {
-        "level": level,
-        "summary": summary,
-        "dag": getattr(task, "dag_id", None) or _of(run, "dag_id"),
-        "task": getattr(task, "task_id", None),
-        "run": getattr(task, "run_id", None) or _of(run, "run_id"),
-        "runbook": RUNBOOK,
-    }
+    """Sends what happened to a task."""
+    task = context["ti"]
+    _send({"level": level, "summary": summary, "dag": task.dag_id, "task": task.task_id, "run": task.run_id})
+
+
+def _send(what: dict[str, str | None]) -> None:
+    """With a link to the runbook. A webhook that is away changes nothing about the task."""
+    alert = {**what, "runbook": RUNBOOK}
     log.error("alert %s", json.dumps(alert))
     try:
         webhook = BaseHook.get_connection(CONNECTION)
@@ -48,7 +47,3 @@ def send_alert(level: str, summary: str, context: Any) -> None:
             pass
     except (OSError, KeyError, ValueError) as error:
         log.error("the alert was not sent: %s", type(error).__name__)  # its text may hold the URL
-
-
-def _of(run: Any, name: str) -> Any:
-    return run.get(name) if isinstance(run, dict) else getattr(run, name, None)

@@ -63,6 +63,12 @@ def test_two_runs_never_follow_one_topic_at_once(bag: DagBag) -> None:
         assert [task.max_active_tis_per_dag for task in bag.dags[name].tasks] == [1]
 
 
+def test_replays_are_carried_out_one_at_a_time_and_none_waits_for_another_to_be_approved(bag: DagBag) -> None:
+    replay = bag.dags["replay"]
+    assert replay.get_task("execute").max_active_tis_per_dag == 1
+    assert replay.max_active_runs > 1
+
+
 def test_a_dag_file_is_short() -> None:
     for module in MODULES:
         assert len((ROOT / "airflow_dags" / f"{module}.py").read_text().splitlines()) <= 80, module

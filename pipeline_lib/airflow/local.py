@@ -1,5 +1,6 @@
 """A local Airflow on SQLite in a folder of its own: database, processes, and what it takes until it serves."""
 
+import contextlib
 import os
 import secrets
 import subprocess
@@ -86,7 +87,7 @@ class LocalAirflow:
         """Ends the processes and the tasks that they run; database and logs stay."""
         with state.locked(self.home):
             known = state.read(self.home)
-            process.end([each for started in known.started.values() for each in _tree(started)], _GRACE)
+            process.end([each for started in known.started.values() for each in _session(started)], _GRACE)
             known.started.clear()
             self._write(known)
 
@@ -195,15 +196,13 @@ def _healthy(name: str) -> Ready:
     return lambda answer: answer.get(key, {}).get("status") == "healthy"
 
 
-def _tree(started: Started) -> list[Started]:
-    """A process and those that it has started: the API's worker, and tasks."""
-    running = process.find(started)
-    if running is None:
-        return []
-    found = [started]
-    for child in running.children(recursive=True):
-        try:
-            found.append(Started(child.pid, child.create_time(), started.log))
-        except psutil.NoSuchProcess:
-            continue
+def _session(started: Started) -> list[Started]:
+    """A process and all that it has started (the API's worker, tasks, their jobs), even those whose parent has died."""
+    if not process.find(started) and psutil.pid_exists(started.pid):
+        return []  # Linux gives a number to another process only when nothing is left of its session
+    found = []
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getsid(each.pid) == started.pid:
+                found.append(Started(each.pid, each.create_time(), started.log))
     return found

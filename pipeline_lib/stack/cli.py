@@ -40,7 +40,11 @@ def up(
     ] = None,
     also: Annotated[list[str] | None, typer.Option("--with", help="Start these, too; can be repeated.")] = None,
 ) -> None:
-    """Start servers with what they require, wait until they serve, and print their endpoints."""
+    """Start servers with what they require, wait until they serve, and print their endpoints.
+
+    LODE_STACK_JAVA_OPTIONS holds more options for each server's Java: with -XX:TieredStopAtLevel=1 they start in two
+    thirds of the time, and bear less.
+    """
     for name, address in _stack(context).up(services, also or ()).items():
         typer.echo(f"{name}={address}")
 

@@ -17,6 +17,8 @@ from pipeline_lib.stack.java import java
 from pipeline_lib.stack.progress import Waiting
 from pipeline_lib.stack.server import Server, Site
 
+JAVA_OPTIONS = "LODE_STACK_JAVA_OPTIONS"
+"""More options for each server's Java, separated by blanks."""
 _GRACE = 20.0
 _OWN_PATHS = ("servers", "logs", "state.json", "state.json.new", "s3.secret", "s3.new")
 
@@ -213,6 +215,7 @@ class _Start:
         launch = server.prepare(self.site)
         folder = self.site.folder(server.name)
         flags = [f"-Xmx{server.heap_mb}m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError"]
+        flags += os.environ.get(JAVA_OPTIONS, "").split()
         flags += [f"-Djava.io.tmpdir={self.site.folder(server.name, 'tmp')}", f"-Dlode.server={server.name}"]
         command = [str(java()), *flags, *launch.arguments]
         formatted = folder / "formatted"

@@ -23,7 +23,7 @@ from pipeline_lib.io.spark import Session
 from pipeline_lib.stack.stack import Stack
 from pipeline_lib.topics import Topic
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
+pytestmark = pytest.mark.slow
 
 RECORDS, BATCH = 12_000, 3_000
 

@@ -26,9 +26,6 @@ from pipeline_lib.stack.stack import Stack
 from pipeline_lib.timespan import TimeSpan
 from pipeline_lib.topics import Topic
 
-# kafka-python leaves the sockets of refused connections to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
 ALL = TimeSpan.parse("2001-01-01", "2099-01-01")
 
 

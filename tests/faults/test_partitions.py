@@ -29,8 +29,6 @@ from pipeline_lib.io.spark import Session
 from pipeline_lib.stack.stack import Stack
 from pipeline_lib.topics import Topic
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
 RECORDS, BATCH = 4_000, 1_000
 
 

@@ -124,8 +124,9 @@ class ChunkLoad:
             if state and state.waits and time.monotonic() - started > _TELL_S:
                 self._tell(task, {lock.task for lock in locks if lock.task != task and self._overlaps(lock.interval)})
             if time.monotonic() > deadline:
-                return self._abort(task, version)
-            time.sleep(_pause(started))
+                return self._abort(task, version, f"took longer than {self.druid.settings.task_timeout_s} s")
+            if self.druid.given_up.wait(_pause(started)):
+                return self._abort(task, version, "was not waited for")
         if state.status != "SUCCESS":
             self._undo_failed(task, state, version)
         return self._published(state, version)
@@ -143,9 +144,8 @@ class ChunkLoad:
             time.sleep(0.2)
         return None
 
-    def _abort(self, task: str, version: str | None) -> str | None:
+    def _abort(self, task: str, version: str | None, reason: str) -> str | None:
         self.druid.shut_down(task)
-        seconds = self.druid.settings.task_timeout_s
         until = time.monotonic() + 60
         while (state := self.druid.task(task)) and state.status == "RUNNING" and time.monotonic() < until:
             time.sleep(0.5)
@@ -153,7 +153,7 @@ class ChunkLoad:
             return self._published(state, version)
         self._drop_published(version)
         holders = f"; it waited for {', '.join(sorted(self.waited_for))}" if self.waited_for else ""
-        raise LodeError(f"{self.where}: task {task} took longer than {seconds} s and was shut down{holders}")
+        raise LodeError(f"{self.where}: task {task} {reason} and was shut down{holders}")
 
     def _undo_failed(self, task: str, state: Task, version: str | None) -> None:
         self._drop_published(version)
@@ -181,7 +181,11 @@ class ChunkLoad:
                     f"{self.where}: task {task} published its segments, and no historical served them within {seconds} s:"
                     " are they down, or full? They were taken back"
                 )
-            time.sleep(_pause(started))
+            if self.druid.given_up.wait(_pause(started)):
+                raise LodeError(
+                    f"{self.where}: task {task} published its segments, and nobody waited for the proof; run the same"
+                    " line again"
+                )
 
     def _overtaken(self, version: str) -> bool:
         return any(s.version > version for s in self.druid.segments(self.name, self.chunk.interval))

@@ -73,7 +73,11 @@ def ingest(
             return Loaded(chunk.name, "failed", chunk.rows, error=str(error))
 
     with ThreadPoolExecutor(druid.settings.tasks_at_once) as pool:
-        done = list(pool.map(load, chunks))
+        try:
+            done = list(pool.map(load, chunks))
+        except BaseException:  # Ctrl-C: the pool's end waits for the loads that run, up to task_timeout_s
+            druid.given_up.set()
+            raise
     return done, max(errors, key=lambda error: error.exit_code, default=None)
 
 

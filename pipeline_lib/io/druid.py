@@ -4,6 +4,7 @@ Every call may be repeated: tasks carry ids of ours, and marking a segment twice
 away is waited for, also in the middle of a load.
 """
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -58,6 +59,8 @@ class Druid:
 
     def __init__(self, settings: DruidSettings) -> None:
         self.settings = settings
+        self.given_up = threading.Event()
+        """Set by who no longer waits for loads, such as a person who pressed Ctrl-C: their tasks are shut down."""
 
     def extensions(self) -> set[str]:
         """What the overlord has loaded: indexers are given the same."""

@@ -17,4 +17,6 @@ def druid_stack(stack: Stack) -> Stack:
 @pytest.fixture
 def case(druid_stack: Stack, deployment: Deployment) -> Case:
     """A datasource of the test's own, and its events table on HDFS, which is not there yet."""
+    with deployment.path.open("a") as config:  # a task that hangs is told as one, before the test's own time is up
+        config.write("[druid]\ntask_timeout_s = 240\nload_timeout_s = 240\n")
     return new_case(Deployment(deployment.path, load_config(deployment.path)))

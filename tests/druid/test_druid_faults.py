@@ -1,12 +1,16 @@
 """What may go wrong with a load into a real Druid; the oracle is a query before and after, and that a re-run repairs."""
 
+import signal
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -177,6 +181,35 @@ def test_a_lock_of_another_task_is_waited_for_and_told(loaded: Case, caplog: pyt
         assert outcomes(loaded.load()) == ["loaded"]
         timer.join()
     assert f"held_by={holder}" in caplog.text
+    assert loaded.rows() == 150
+
+
+def test_ctrl_c_ends_the_load_and_its_task(loaded: Case, tmp_path: Path) -> None:
+    loaded.write(0, 50)
+    chunk = chunks_of(loaded.source.declared, live_files(loaded.source.table)[1], None)[0]
+    holder, log = f"holder-{loaded.name}", tmp_path / "log"
+    line = loaded.deployment.command("ingest", "druid", loaded.name, "--changed")
+    with refusing(loaded, 403) as web, log.open("wb") as out:
+        uris = [f"{web}/webhdfs/v1/druid-staging/none"]
+        assert loaded.druid.submit(ingestion_task(holder, loaded.name, loaded.source.declared, chunk, "json", uris))
+        job = subprocess.Popen(line, stdout=out, stderr=out)
+        try:
+            deadline = time.monotonic() + 60
+            while "waits_for_lock" not in log.read_text():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            job.send_signal(signal.SIGINT)
+            code = job.wait(30)
+        finally:
+            job.kill()
+            job.wait(10)
+            loaded.druid.shut_down(holder)
+    assert code == 130, log.read_text()
+    digest = chunk.digest(loaded.source.declared)
+    ended = loaded.druid.task(task_id(loaded.name, chunk, digest, 0))
+    assert ended
+    assert (ended.status, loaded.rows()) == ("FAILED", 100)
+    assert outcomes(loaded.load()) == ["loaded"]
     assert loaded.rows() == 150
 
 

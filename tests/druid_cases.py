@@ -1,9 +1,15 @@
-"""A datasource of a test's own and the Delta table that it is loaded from, written by delta-rs: no JVM is needed."""
+"""A datasource of a test's own and the Delta table that it is loaded from, written by delta-rs: no JVM is needed.
+
+It is written on this machine and copied to HDFS: delta-rs waits for an HDFS that does not answer without end, and takes
+no signal meanwhile, so that a test would have no time limit.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from deltalake import DeltaTable, WriterProperties, write_deltalake
@@ -14,6 +20,7 @@ from pipeline_lib.druid.load import rows_served
 from pipeline_lib.druid.run import Loaded, ingest
 from pipeline_lib.druid.sources import Source, find_source
 from pipeline_lib.io.druid import Druid
+from pipeline_lib.io.webhdfs import WebHdfs
 from pipeline_lib.timespan import TimeSpan
 
 FIRST = date(2026, 11, 1)
@@ -34,22 +41,49 @@ class Case:
     config: Config
     source: Source
     druid: Druid
+    _copied: set[Path] = field(default_factory=set)
 
     @property
     def name(self) -> str:
         return self.source.name
+
+    @property
+    def files(self) -> WebHdfs:
+        assert self.config.hdfs.web
+        return WebHdfs(self.config.hdfs.web, 30)
+
+    @property
+    def _local(self) -> Path:
+        return self.deployment.path.parent / "tables" / self.name
+
+    def paths(self) -> set[str]:
+        """The paths on HDFS of the files of the table's newest version."""
+        names = DeltaTable(self._local).file_uris() if self._copied else []
+        return {self._path(Path(name)) for name in names}
+
+    def _path(self, file: Path) -> str:
+        return f"{urlsplit(self.source.table).path}/{file.relative_to(self._local)}"
+
+    def _copy(self) -> None:
+        """What is new, to HDFS; the log last."""
+        new = {path for path in self._local.rglob("*") if path.is_file()} - self._copied
+        for file in sorted(new, key=lambda path: (path.parent.name == "_delta_log", path)):
+            self.files.write(self._path(file), file.read_bytes())
+        self._copied.update(new)
 
     def write(self, day: int, rows: int = 100, revenue: int = 1, table: pa.Table | None = None) -> None:
         """Adds a file of rows to a day of the table."""
         properties = WriterProperties(compression="SNAPPY")
         table = events(FIRST + timedelta(days=day), rows, revenue) if table is None else table
         write_deltalake(
-            self.source.table, table, mode="append", partition_by=["quality", "date"], writer_properties=properties
+            self._local, table, mode="append", partition_by=["quality", "date"], writer_properties=properties
         )
+        self._copy()
 
     def replace(self, day: int, rows: int, revenue: int = 1) -> None:
         """Makes the day consist of other rows, or of none."""
-        DeltaTable(self.source.table).delete(f"date = '{FIRST + timedelta(days=day)}'")
+        DeltaTable(self._local).delete(f"date = '{FIRST + timedelta(days=day)}'")
+        self._copy()
         if rows:
             self.write(day, rows, revenue)
 

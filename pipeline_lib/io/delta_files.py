@@ -1,7 +1,11 @@
 """A Delta table's live files, by delta-rs: no JVM is needed to know what a version consists of."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import date
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -10,6 +14,10 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from pipeline_lib.druid.chunks import SourceFile
 from pipeline_lib.errors import ConfigError, ServerUnavailable
 
+T = TypeVar("T")
+
+ANSWER_S = 300
+"""How long the log of a table may take to be read: one of 10,000 commits takes seconds."""
 _UNSUPPORTED = {"deletionVectors": "rows of its files are marked deleted", "columnMapping": "its columns are renamed"}
 
 
@@ -18,19 +26,41 @@ def live_files(url: str) -> tuple[int, list[SourceFile]]:
 
     Raises:
         ConfigError: there is no such table, or its files are not what its log counts.
+        ServerUnavailable: HDFS does not answer.
     """
     try:
-        table = DeltaTable(url)
-        features = set(table.protocol().reader_features or ())
-        if found := features & set(_UNSUPPORTED):
-            why = " and ".join(_UNSUPPORTED[feature] for feature in sorted(found))
-            raise ConfigError(f"table {url}: {why}: Druid would read other rows; rewrite it without {sorted(found)}")
-        rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-        return table.version(), [_file(url, row) for row in rows if row.get("partition.quality", "ok") == "ok"]
+        return _within(ANSWER_S, partial(_live_files, url))
     except TableNotFoundError:
         raise ConfigError(f"there is no table {url}: land or analyse first") from None
+    except TimeoutError:
+        raise ServerUnavailable(f"table {url}: HDFS did not answer within {ANSWER_S} s") from None
     except (DeltaError, OSError) as error:
         raise ServerUnavailable(f"table {url}: {error}") from None
+
+
+def _live_files(url: str) -> tuple[int, list[SourceFile]]:
+    table = DeltaTable(url)
+    features = set(table.protocol().reader_features or ())
+    if found := features & set(_UNSUPPORTED):
+        why = " and ".join(_UNSUPPORTED[feature] for feature in sorted(found))
+        raise ConfigError(f"table {url}: {why}: Druid would read other rows; rewrite it without {sorted(found)}")
+    rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    return table.version(), [_file(url, row) for row in rows if row.get("partition.quality", "ok") == "ok"]
+
+
+def _within(seconds: float, work: Callable[[], T]) -> T:
+    """What work returns or raises. It runs in a thread that is left behind when the time is up: delta-rs waits for a
+    silent HDFS without end (hdfs-native 0.13 sets no time-outs), and takes no signal meanwhile, Ctrl-C neither."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result(timeout=seconds)
 
 
 def _file(url: str, row: dict[str, Any]) -> SourceFile:

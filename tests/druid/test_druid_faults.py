@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
 from druid_cases import FIRST, Case, events, outcomes
 from fault_proxy import FaultProxy, SilentProxy
 
@@ -29,7 +28,6 @@ from pipeline_lib.errors import LodeError, ServerUnavailable, VerificationFailed
 from pipeline_lib.io.delta_files import live_files
 from pipeline_lib.io.druid import Druid
 from pipeline_lib.io.s3 import S3
-from pipeline_lib.io.webhdfs import WebHdfs
 from pipeline_lib.stack.stack import Stack
 
 READ = rb"GET [^ ]*druid-staging"
@@ -43,16 +41,12 @@ def loaded(case: Case) -> Case:
     return case
 
 
-def files(case: Case) -> WebHdfs:
-    assert case.config.hdfs.web
-    return WebHdfs(case.config.hdfs.web, 30)
-
-
 def add_file(case: Case) -> str:
     """The path of a file that the table has more than was loaded."""
-    before = set(DeltaTable(case.source.table).file_uris())
+    before = case.paths()
     case.write(0, 50)
-    return urlsplit((set(DeltaTable(case.source.table).file_uris()) - before).pop()).path
+    (path,) = case.paths() - before
+    return path
 
 
 def bytes_of(table: pa.Table) -> bytes:
@@ -99,25 +93,25 @@ def test_a_damaged_file_leaves_the_old_version(loaded: Case, damage: str) -> Non
     path = add_file(loaded)
     whole = bytes_of(events(FIRST, 50))
     if damage == "missing":
-        files(loaded).delete(path)
+        loaded.files.delete(path)
     else:
-        files(loaded).write(path, whole[: len(whole) // 2])
+        loaded.files.write(path, whole[: len(whole) // 2])
     with pytest.raises(LodeError, match="failed") as told:
         loaded.load()
     assert (told.value.exit_code, loaded.rows()) == (1, 100)
-    files(loaded).write(path, whole)
+    loaded.files.write(path, whole)
     assert outcomes(loaded.load()) == ["loaded"]
     assert loaded.rows() == 150
 
 
 def test_success_with_too_few_rows_is_taken_back(loaded: Case) -> None:
     path = add_file(loaded)
-    files(loaded).write(path, bytes_of(events(FIRST, 49)))
+    loaded.files.write(path, bytes_of(events(FIRST, 49)))
     before = loaded.revenue()
     with pytest.raises(VerificationFailed, match="149 rows of 150") as told:
         loaded.load()
     assert (told.value.exit_code, loaded.rows(), loaded.revenue()) == (12, 100, before)
-    files(loaded).write(path, bytes_of(events(FIRST, 50)))
+    loaded.files.write(path, bytes_of(events(FIRST, 50)))
     assert outcomes(loaded.load()) == ["loaded"]
     assert loaded.rows() == 150
 

@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 AIRFLOW := .venv-airflow
 AIRFLOW_LOCK := $(shell sha256sum requirements-airflow.lock | cut -c1-16)
 AIRFLOW_WHEELS := $(CACHE)/wheels/$(AIRFLOW_LOCK)
+TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install airflow demo test check bench lock clean
@@ -19,9 +20,10 @@ demo: install  ## Run the main job on real servers: Kafka to HDFS, S3 and HBase,
 	$(BIN)/lode demo
 
 # The DAGs' tests run where Airflow is, in a pytest of their own, and first: the suite's closing line stays the last one.
-test: install airflow  ## Run all the tests, on real servers
+# Files keep their order: those at the end restart servers that the ones before have asked for.
+test: install airflow  ## Run all the tests, on real servers (TEST_PROCESSES=1 for a machine of less than 20 GB)
 	$(AIRFLOW)/bin/python -m pytest -c tests/dags/pytest.ini tests/dags
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 check: install  ## Lint and check types
 	$(BIN)/ruff check .

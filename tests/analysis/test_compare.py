@@ -136,6 +136,13 @@ def test_what_cannot_be_computed_is_a_reason(control: Aggregates, treatment: Agg
     assert found.difference is found.p_value is found.always_valid_p is None
 
 
+@pytest.mark.parametrize("visitors", range(60, 80))
+def test_a_single_order_has_no_variance_whatever_the_rounding(visitors: int) -> None:
+    orders = np.eye(1, visitors)[0]
+    one = arm(value=1729.1 * orders, denominator=orders)
+    assert compare(one, one, SETTINGS, ratio=True).reason == "every visitor of both variations has the same value"
+
+
 def test_a_denominator_of_zero_is_a_reason() -> None:
     nothing = arm(value=np.zeros(50), denominator=np.zeros(50))
     some = arm(value=np.arange(50.0), denominator=np.ones(50))

@@ -116,16 +116,21 @@ def _reason(control: Aggregates, treatment: Aggregates, denominator: str | None)
             return f"a value of {name} is not finite"
         if denominator and arm.mean(denominator) == 0:
             return f"the denominator of {name} is zero"
-    if not any(arm.ratio_var("value", denominator) > 0 for arm in (control, treatment)):
+    if not any(_varies(arm, "value", denominator) for arm in (control, treatment)):
         return "every visitor of both variations has the same value"
     return ""
 
 
-def _varies(both: Aggregates, before: str | None, denominator: str | None) -> bool:
-    """Whether a covariate can explain anything."""
-    if denominator and both.mean(denominator) == 0:
+def _varies(arm: Aggregates, value: str | None, denominator: str | None) -> bool:
+    """Whether visitors differ, and not by rounding: the terms of a ratio's variance cancel where one is always the same
+    multiple of the other (a single order), to something of 1e-16 of their size that depends on the order of the sums."""
+    if denominator is None:
+        return bool(arm.var(value) > 0)
+    if arm.mean(denominator) == 0:
         return False
-    return bool(both.ratio_var(before, denominator) > 0)
+    ratio = arm.mean(value) / arm.mean(denominator)
+    terms = arm.var(value) + ratio**2 * arm.var(denominator)
+    return bool(arm.ratio_var(value, denominator) * arm.mean(denominator) ** 2 > 1e-12 * terms)
 
 
 def _method(ratio: bool, adjusted: bool, varies: bool) -> str:

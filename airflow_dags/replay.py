@@ -22,10 +22,15 @@ PARAMS = {
     "cluster": Param("both", type="string", enum=["both", "prod", "loki"], description="Of HBase; Kafka has one."),
     "dry_run": Param(True, type="boolean", title="dry run", description="Only plan."),
 }
-PLANNED = "{{ ti.xcom_pull(task_ids='plan')['%s'] }}"
 REPLAY = "s3_to_{{ params.sink }}.py"
 VERIFY = "{{ 'hbase_diff.py' if params.sink == 'hbase' else 's3_to_kafka.py' }}"
 SHOWN = ("digest", "span", "target", "partitions", "segments", "records", "bytes in the archive", "warnings")
+
+
+def _shown(name: str) -> str:
+    """A line of what a person decides about; numbers as `lode replay` prints them."""
+    value = f"ti.xcom_pull(task_ids='plan')['{name}']"
+    return f"- {name}: {{{{ '{{:,}}'.format({value}) if {value} is integer else {value} }}}}"
 
 
 def _time(name: str, text: str) -> datetime:
@@ -67,8 +72,8 @@ with lode_dag("replay", str(__doc__), schedule=None, late_after=timedelta(days=2
     plan = spark_job("plan", REPLAY, words, pool="s3")
     approve = ApprovalOperator(
         task_id="approve",
-        subject="Replay {{ params.topic }} to {{ params.sink }}, plan " + PLANNED % "digest",
-        body="\n".join(f"- {name}: {PLANNED % name}" for name in SHOWN),
+        subject="Replay {{ params.topic }} to {{ params.sink }}, plan {{ ti.xcom_pull(task_ids='plan')['digest'] }}",
+        body="\n".join(map(_shown, SHOWN)),
         response_timeout=timedelta(days=1),
         retries=0,
         doc_md="A person approves this very plan, or rejects it.",

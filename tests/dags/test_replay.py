@@ -1,11 +1,14 @@
 """The replay's form, and its first task, through dag.test."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.utils.state import DagRunState, TaskInstanceState
+
+from airflow_dags.replay import SHOWN
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = {"topic": "events", "since": "2026-11-02T00:00:00+00:00", "until": "2026-11-03T00:00:00+00:00"}
@@ -55,6 +58,15 @@ def test_a_dry_run_ends_after_the_plan(bag: DagBag) -> None:
     assert run == DagRunState.SUCCESS
     assert tasks["plan"] == TaskInstanceState.SUCCESS
     assert {tasks[name] for name in ("approve", "execute", "verify")} == {TaskInstanceState.SKIPPED}
+
+
+def test_a_person_sees_the_plan_with_its_numbers_grouped(bag: DagBag) -> None:
+    approve = bag.dags["replay"].get_task("approve")
+    plan = dict.fromkeys(SHOWN, "x") | {"digest": "0f1e", "records": "at most 1,440", "bytes in the archive": 3_456_789}
+    context = {"params": GOOD | {"sink": "kafka"}, "ti": SimpleNamespace(xcom_pull=lambda task_ids: plan)}
+    subject, body = (approve.render_template(text, context) for text in (approve.subject, approve.body))
+    assert subject == "Replay events to kafka, plan 0f1e"
+    assert {"- digest: 0f1e", "- records: at most 1,440", "- bytes in the archive: 3,456,789"} < set(body.splitlines())
 
 
 def words(bag: DagBag, **values: object) -> list[str]:

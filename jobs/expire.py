@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline_lib.analysis.declaration import load_analyses
+from pipeline_lib.analysis.expired import check_unneeded
 from pipeline_lib.config import load_config
 from pipeline_lib.datasets import events_path
 from pipeline_lib.io.events_table import EventsTable
@@ -27,7 +29,9 @@ def main(topic: TopicName, execute: Execute = False, config: ConfigPath = None, 
     if keep_days is None:
         print_result({"topic": topic, "days": 0, "note": "nothing to do: the topic declares no keep_days"}, as_json)
         return
-    before = datetime.now(UTC).date() - timedelta(days=keep_days)
+    today = datetime.now(UTC).date()
+    before = today - timedelta(days=keep_days)
+    check_unneeded(topic, keep_days, load_analyses(deployment.analyses), today)
     table = EventsTable(session(f"lode expire {topic}"), events_path(deployment.hdfs, topic))
     rows = table.rows_before(before) if table.exists else {}
     if execute and rows:

@@ -18,7 +18,9 @@ from pipeline_lib.job import AsJson, ConfigPath, run
 Changed = Annotated[
     bool, typer.Option("--changed", help="Only what the table has otherwise than Druid; without a span: anywhere.")
 ]
-AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Empty the span in Druid where the table has nothing.")]
+AllowEmpty = Annotated[
+    bool, typer.Option("--allow-empty", help="Empty in Druid what the table has nothing of (any more).")
+]
 
 
 def main(

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-from deltalake import DeltaTable, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deployments import Deployment
 
 from pipeline_lib.config import Config
@@ -21,6 +21,7 @@ from pipeline_lib.druid.run import Loaded, ingest
 from pipeline_lib.druid.sources import Source, find_source
 from pipeline_lib.io.druid import Druid
 from pipeline_lib.io.webhdfs import WebHdfs
+from pipeline_lib.landing.expiry import EXPIRY, to_version
 from pipeline_lib.timespan import TimeSpan
 
 FIRST = date(2026, 11, 1)
@@ -86,6 +87,13 @@ class Case:
         self._copy()
         if rows:
             self.write(day, rows, revenue)
+
+    def expire(self, day: int, before: int) -> None:
+        """Removes the rows of a day as `lode expire` does that removes all days before another."""
+        moved = Transaction(EXPIRY, to_version(FIRST + timedelta(days=before)))
+        properties = CommitProperties(app_transactions=[moved])
+        DeltaTable(self._local).delete(f"date = '{FIRST + timedelta(days=day)}'", commit_properties=properties)
+        self._copy()
 
     def load(self, since: int = 0, until: int = 1, **options: Any) -> list[Loaded]:
         """Loads days and raises the error of the worst."""

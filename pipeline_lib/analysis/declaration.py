@@ -1,6 +1,6 @@
 """What is analysed: one TOML file in conf/analysis names a topic, its metrics and its experiments. No code is needed."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline_lib.config import Settings, read_toml, validated
 from pipeline_lib.druid.declaration import Datasource
 from pipeline_lib.errors import ConfigError
-from pipeline_lib.timespan import TimeSpan, parse_time
+from pipeline_lib.timespan import TimeSpan, day_bounds, parse_time
 
 NAME = r"^[A-Za-z0-9_-]{1,100}$"
 
@@ -137,7 +137,7 @@ class Analysis(Settings):
     look_back_days: int = Field(default=90, ge=1, description="events older than this before a day are not read for it")
     late_days: int = Field(default=14, ge=1, description="how old a day `--changed` still recomputes")
     metrics: dict[str, Metric]
-    experiments: list[Experiment]
+    experiments: list[Experiment] = Field(min_length=1)
     funnels: dict[str, Funnel] = Field(default_factory=dict)
     retention: Retention = Retention()
     sources: dict[str, Source] = Field(default_factory=dict)
@@ -176,6 +176,16 @@ class Analysis(Settings):
         """The earliest event time that the analysis of a day reads: a session may have begun the day before."""
         since = min(each.since - timedelta(days=each.pre_exposure_days) for each in self.experiments)
         return min(max(since, day_since - timedelta(days=self.look_back_days)), day_since - timedelta(days=1))
+
+    def needed_on(self, today: date) -> date:
+        """The first UTC day of events that is read for any of the days which `--changed` recomputes."""
+        oldest, _ = day_bounds(today - timedelta(days=self.late_days), self.time_zone)
+        return self.first_needed(oldest).date()
+
+
+def load_analyses(folder: Path) -> dict[str, Analysis]:
+    """All declared analyses, by name."""
+    return {path.stem: load_analysis(path) for path in sorted(folder.glob("*.toml"))}
 
 
 def load_analysis(path: Path) -> Analysis:

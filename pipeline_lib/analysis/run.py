@@ -11,6 +11,7 @@ from scipy.stats import norm
 from pipeline_lib.analysis import traffic
 from pipeline_lib.analysis.declaration import Analysis
 from pipeline_lib.analysis.events import judged
+from pipeline_lib.analysis.expired import check_unexpired
 from pipeline_lib.analysis.funnels import funnel_counts
 from pipeline_lib.analysis.inference.quantiles import Quantile
 from pipeline_lib.analysis.moments import GROUP, moments, quantiles, visitors_to_date
@@ -67,13 +68,14 @@ def analyze(config: Config, name: str, analysis: Analysis, days: Sequence[date],
     same, unless events came late. Where an experiment counts the last exposure, each day is read by itself.
 
     Raises:
-        ConfigError: nothing was landed yet, or a source is missing.
+        ConfigError: nothing was landed yet, events that are needed have expired, or a source is missing.
         LostRace: another run replaced one of the days.
     """
     path = events_path(config.hdfs, analysis.topic)
     version = EventsVersion(spark, path)
     if not days:
         raise ConfigError("the span holds no whole day: --until is the day after the last one")
+    check_unexpired(analysis, days[0], version.expired_before)
     rows: list[Row] = []
     metadata = {"events_version": version.number, "topic": analysis.topic}
     for some in passes(analysis, days):

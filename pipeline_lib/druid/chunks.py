@@ -37,6 +37,10 @@ class Chunk:
     def rows(self) -> int:
         return sum(file.rows or 0 for file in self.files)
 
+    def expired(self, before: date) -> bool:
+        """Whether it is of a day before that one."""
+        return self.since.date() < before
+
     @property
     def interval(self) -> str:
         return "/".join(at.strftime("%Y-%m-%dT%H:%M:%S.000Z") for at in (self.since, self.until))

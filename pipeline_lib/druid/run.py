@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from pipeline_lib.config import Config
@@ -50,10 +50,12 @@ def ingest(
         EmptySource: nothing would be left of what Druid has, and `allow_empty` does not say that this is meant.
     """
     druid, ledger = Druid(druid_settings(config)), Ledger(S3(config.s3), source.name)
-    version, files = live_files(source.table)
+    version, files, expired_before = live_files(source.table)
     chunks = chunks_of(source.declared, files, span)
     if changed:
-        chunks = changed_chunks(druid, ledger, source, chunks, span)
+        chunks = unexpired(changed_chunks(druid, ledger, source, chunks, span), expired_before)
+    elif not allow_empty:
+        check_unexpired(source, chunks, expired_before)
     check_kept(source, chunks, datetime.now(UTC))
     if chunks and not files_of(chunks) and not allow_empty and (span or not files):
         raise EmptySource(
@@ -66,7 +68,7 @@ def ingest(
 
     def load(chunk: Chunk) -> Loaded:
         try:
-            return load_chunk(config, druid, ledger, source, chunk, way)
+            return load_chunk(config, druid, ledger, source, chunk, way, allow_empty)
         except LodeError as error:
             errors.append(error)
             fact("chunk_failed", datasource=source.name, chunk=chunk.name, error=error)
@@ -81,19 +83,48 @@ def ingest(
     return done, max(errors, key=lambda error: error.exit_code, default=None)
 
 
-def load_chunk(config: Config, druid: Druid, ledger: Ledger, source: Source, chunk: Chunk, way: Way) -> Loaded:
-    """Loads and proves one chunk, unless Druid serves this very load already. Raises what ChunkLoad.run raises."""
+def load_chunk(
+    config: Config, druid: Druid, ledger: Ledger, source: Source, chunk: Chunk, way: Way, allow_empty: bool = False
+) -> Loaded:
+    """Loads and proves one chunk, unless Druid serves this very load already.
+
+    Raises:
+        EmptySource: the table has nothing of the chunk, which may be its loss, and `allow_empty` does not say otherwise.
+        LodeError: what ChunkLoad.run raises.
+    """
     digest, entry = chunk.digest(source.declared), ledger.read(chunk.name)
     if is_current(druid, source.name, chunk, entry, digest):
         return Loaded(chunk.name, "already", chunk.rows, entry.current.task if entry.current else "")
     run = ChunkLoad(druid, source.name, chunk)
     if not chunk.files and not run.before:
         return Loaded(chunk.name, "already", 0)
+    if not chunk.files and not allow_empty:
+        raise EmptySource(
+            f"{source.name} {chunk.name}: Druid has rows and {source.table} has none (was it lost?): Druid keeps them;"
+            " --allow-empty empties the chunk"
+        )
     with stage_json(config, source.declared, chunk, f"{source.name}_{chunk.name}_{digest}", way) as uris:
         made = run.run(digest, lambda task: ingestion_task(task, source.name, source.declared, chunk, way, uris))
     load = Load(made.version or "", digest, chunk.rows, made.task)
     ledger.write(chunk.name, entry.loaded(load, run.version_before))
     return Loaded(chunk.name, "loaded" if chunk.files else "emptied", chunk.rows, made.task)
+
+
+def unexpired(chunks: Sequence[Chunk], before: date | None) -> list[Chunk]:
+    """Druid keeps what it has of days that `lode expire` has removed from the table, until its own rules drop them."""
+    left = [chunk for chunk in chunks if before is None or not chunk.expired(before)]
+    if len(left) < len(chunks):
+        fact("expired_chunks_left_as_they_are", chunks=len(chunks) - len(left), before=before)
+    return left
+
+
+def check_unexpired(source: Source, chunks: Sequence[Chunk], before: date | None) -> None:
+    """Raises ConfigError for a chunk that would be replaced by what is left of it."""
+    if before and (gone := [chunk.name for chunk in chunks if chunk.expired(before)]):
+        raise ConfigError(
+            f"{source.name}: {gone[0]} is a day that `lode expire` has removed from {source.table} (all before {before}):"
+            f" nothing was loaded; name a --since from {before} on, or make Druid have what is left with --allow-empty"
+        )
 
 
 def is_current(druid: Druid, name: str, chunk: Chunk, entry: Entry, digest: str) -> bool:

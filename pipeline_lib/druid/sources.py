@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline_lib.analysis.declaration import load_analysis
+from pipeline_lib.analysis.declaration import load_analyses
 from pipeline_lib.config import Config, DruidSettings
 from pipeline_lib.datasets import analysis_path, events_path, traffic_path
 from pipeline_lib.druid.declaration import NAME, Datasource
@@ -40,9 +40,9 @@ def all_sources(config: Config) -> Iterator[Source]:
     for topic in load_topics(config.topics):
         if topic.druid:
             yield _source(topic.druid, topic.name, events_path(config.hdfs, topic.name))
-    for path in sorted(config.analyses.glob("*.toml")):
-        for table, declared in load_analysis(path).druid.items():
-            yield _source(declared, f"{path.stem}_{table}", _TABLES[table](config.hdfs, path.stem))
+    for name, analysis in load_analyses(config.analyses).items():
+        for table, declared in analysis.druid.items():
+            yield _source(declared, f"{name}_{table}", _TABLES[table](config.hdfs, name))
 
 
 def druid_settings(config: Config) -> DruidSettings:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 
 from pipeline_lib.config import Config
@@ -25,7 +25,8 @@ SEGMENT_ROWS = 5_000_000
 @dataclass(frozen=True)
 class ChunkStatus:
     """A chunk in Druid and in its table. `state`: `loaded` (proved, and still what the table has), `changed`, `absent`,
-    `differs` (queries find other rows than were proved), `foreign` (Lode has not loaded what is served)."""
+    `expired` (`lode expire` has removed rows from the table; Druid keeps what it has), `differs` (queries find other
+    rows than were proved), `foreign` (Lode has not loaded what is served)."""
 
     chunk: str
     state: str
@@ -43,8 +44,9 @@ def chunk_states(config: Config, source: Source) -> list[ChunkStatus]:
         start_of(source.declared, datetime.fromisoformat(segment.interval.partition("/")[0]))
         for segment in druid.segments(source.name, ETERNITY)
     }
-    chunks = with_also(source.declared, chunks_of(source.declared, live_files(source.table)[1], None), have)
-    return [_state(druid, ledger, source, chunk) for chunk in chunks]
+    _, files, before = live_files(source.table)
+    chunks = with_also(source.declared, chunks_of(source.declared, files, None), have)
+    return [_state(druid, ledger, source, chunk, before) for chunk in chunks]
 
 
 def compact_chunks(config: Config, source: Source, span: TimeSpan) -> list[str]:
@@ -70,7 +72,7 @@ def compact_chunks(config: Config, source: Source, span: TimeSpan) -> list[str]:
     return done
 
 
-def _state(druid: Druid, ledger: Ledger, source: Source, chunk: Chunk) -> ChunkStatus:
+def _state(druid: Druid, ledger: Ledger, source: Source, chunk: Chunk, before: date | None) -> ChunkStatus:
     versions = _visible(druid, source.name, chunk)
     rows = rows_served(druid, source.name, chunk.interval) if versions else 0
     current = ledger.read(chunk.name).current
@@ -81,7 +83,7 @@ def _state(druid: Druid, ledger: Ledger, source: Source, chunk: Chunk) -> ChunkS
     elif versions and (current is None or current.version not in versions):
         word = "foreign"
     elif current and current.digest != chunk.digest(source.declared):
-        word = "changed"
+        word = "expired" if before and chunk.expired(before) else "changed"
     elif rows != chunk.rows:
         word = "differs"
     need = _needs_compaction(druid, source.name, chunk, versions)

@@ -12,7 +12,8 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from pipeline_lib.errors import ConfigError, LostRace
-from pipeline_lib.io.spark import is_lost_race, unwrapped
+from pipeline_lib.io.spark import is_lost_race, transactions, unwrapped
+from pipeline_lib.landing.expiry import EXPIRY, expired_before
 
 _PROPERTIES = {"delta.logRetentionDuration": "interval 3650 days"}
 
@@ -97,14 +98,14 @@ def read_source(
 
 
 class EventsVersion:
-    """An events table as it is now, and what its log says of the days that changed."""
+    """An events table as it is now, and what its log says of the days that changed and of those that were removed."""
 
     def __init__(self, spark: SparkSession, path: str) -> None:
         if not DeltaTable.isDeltaTable(spark, path):
             raise ConfigError(f"nothing was landed yet: there is no table {path}; run `lode land` first")
-        jvm: Any = spark._jvm
-        log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, path)
-        self._spark, self.path, self.number = spark, path, int(log.unsafeVolatileSnapshot().version())
+        self._spark, self.path = spark, path
+        self.number, progress = transactions(spark, path)
+        self.expired_before = expired_before(progress.get(EXPIRY))
 
     def touched_since(self, version: int) -> set[date] | None:
         """UTC days of event time whose rows were added after a version; compaction touches none. None: the log does not

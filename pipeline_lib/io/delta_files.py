@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import date
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -13,6 +13,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipeline_lib.druid.chunks import SourceFile
 from pipeline_lib.errors import ConfigError, ServerUnavailable
+from pipeline_lib.landing.expiry import EXPIRY, expired_before
 
 T = TypeVar("T")
 
@@ -21,8 +22,16 @@ ANSWER_S = 300
 _UNSUPPORTED = {"deletionVectors": "rows of its files are marked deleted", "columnMapping": "its columns are renamed"}
 
 
-def live_files(url: str) -> tuple[int, list[SourceFile]]:
-    """The version of a table partitioned by date, and its files; of an events table those of decoded events.
+class LiveTable(NamedTuple):
+    """One version of a table and its files. `expired_before`: `lode expire` has removed rows of the days before it."""
+
+    version: int
+    files: list[SourceFile]
+    expired_before: date | None
+
+
+def live_files(url: str) -> LiveTable:
+    """The newest version of a table partitioned by date; of an events table the files of decoded events.
 
     Raises:
         ConfigError: there is no such table, or its files are not what its log counts.
@@ -38,14 +47,15 @@ def live_files(url: str) -> tuple[int, list[SourceFile]]:
         raise ServerUnavailable(f"table {url}: {error}") from None
 
 
-def _live_files(url: str) -> tuple[int, list[SourceFile]]:
+def _live_files(url: str) -> LiveTable:
     table = DeltaTable(url)
     features = set(table.protocol().reader_features or ())
     if found := features & set(_UNSUPPORTED):
         why = " and ".join(_UNSUPPORTED[feature] for feature in sorted(found))
         raise ConfigError(f"table {url}: {why}: Druid would read other rows; rewrite it without {sorted(found)}")
     rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-    return table.version(), [_file(url, row) for row in rows if row.get("partition.quality", "ok") == "ok"]
+    files = [_file(url, row) for row in rows if row.get("partition.quality", "ok") == "ok"]
+    return LiveTable(table.version(), files, expired_before(table.transaction_version(EXPIRY)))
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 from delta.tables import DeltaTable
@@ -13,7 +13,8 @@ from pyspark.sql import SparkSession as SparkSession
 from pyspark.sql import functions as F
 
 from pipeline_lib.errors import LodeError, LostRace, ServerUnavailable
-from pipeline_lib.io.spark import is_lost_race, unwrapped
+from pipeline_lib.io.spark import is_lost_race, transactions, unwrapped
+from pipeline_lib.landing.expiry import EXPIRY, expired_before, to_version
 
 _VACUUM_SETTINGS = {
     # Delta's own bound is 168 h; the command has its own.
@@ -23,6 +24,8 @@ _VACUUM_SETTINGS = {
     # Delta lists the table's folders in as many tasks as this says, by default 10,000: over 100 s for 20 files.
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "16",
 }
+
+_TXN_APP, _TXN_VERSION = "spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class EventsSnapshot:
     version: int
     progress: Mapping[str, int]
     commits: Sequence[Mapping[str, Any]]
+
+    @property
+    def expired_before(self) -> date | None:
+        """Landed days before this one were removed, by `lode expire`."""
+        return expired_before(self.progress.get(EXPIRY))
 
 
 @dataclass(frozen=True)
@@ -73,14 +81,11 @@ class EventsTable:
             raise ServerUnavailable(f"table {self.path}: {unwrapped(error)}") from None
 
     def snapshot(self) -> EventsSnapshot:
-        log = self._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self._spark._jsparkSession, self.path)
-        now = log.unsafeVolatileSnapshot()
-        entries = [now.setTransactions().apply(i) for i in range(now.setTransactions().size())]
-        version = int(now.version())
+        version, progress = transactions(self._spark, self.path)
         rows = DeltaTable.forPath(self._spark, self.path).history().select("version", "userMetadata").collect()
         texts = [row["userMetadata"] for row in reversed(rows) if row["userMetadata"] and row["version"] <= version]
         commits = [json.loads(text)["lode"] for text in texts if '"lode"' in text]
-        return EventsSnapshot(version, {entry.appId(): int(entry.version()) for entry in entries}, commits)
+        return EventsSnapshot(version, progress, commits)
 
     def count(
         self, version: int, borders: Mapping[tuple[str, int], Sequence[int]], since_ms: int, until_ms: int, late_ms: int
@@ -92,9 +97,9 @@ class EventsTable:
             late_ms: an event is late if its time is more than this before its record's timestamp.
         """
         rows = self._spark.read.format("delta").option("versionAsOf", version).load(self.path)
-        time = F.unix_millis("_timestamp")
-        rows = rows.where((time >= since_ms) & (time < until_ms))
-        late = (F.col("quality") == "ok") & (F.unix_millis("event_time") < time - late_ms)
+        at = F.unix_millis("_timestamp")
+        rows = rows.where((at >= since_ms) & (at < until_ms))
+        late = (F.col("quality") == "ok") & (F.unix_millis("event_time") < at - late_ms)
         records = rows.groupBy("_topic_id", "_partition", "_offset").agg(
             F.expr("min(unix_millis(_timestamp)) div 3600000").alias("hour"),
             F.max((F.col("quality") == "ok").cast("int")).alias("ok"),
@@ -142,20 +147,29 @@ class EventsTable:
         return int(rows[0]["metrics"]["numFilesRemoved"]), int(rows[0]["metrics"]["numFilesAdded"])
 
     def rows_before(self, day: date) -> dict[date, int]:
-        """Rows by the days of event time before one. Days before 2000 are none: those events have an impossible time."""
+        """Rows by the days of event time before one, of records that came before it. A record that came later counts
+        as fresh, however old its events; days before 2000 are none: those events have an impossible time."""
         rows = self._spark.read.format("delta").load(self.path).where(_before(day))
         return {row["date"]: row["count"] for row in rows.groupBy("date").count().collect()}
 
     def delete_before(self, day: date) -> None:
-        """Removes the days of `rows_before` in one commit; the files stay until a vacuum.
+        """Removes the rows of `rows_before` in one commit that says so; the files stay until a vacuum.
 
         Raises:
             LostRace: another run changed one of the days.
         """
+        known = self.snapshot().expired_before
+        # Delta leaves out a DELETE whose transaction is not newer than the one that it knows.
+        settings = {} if known and known >= day else {_TXN_APP: EXPIRY, _TXN_VERSION: str(to_version(day))}
         try:
+            for name, value in settings.items():
+                self._spark.conf.set(name, value)
             DeltaTable.forPath(self._spark, self.path).delete(_before(day))
         except (Py4JJavaError, PySparkException) as error:
             raise _refused(self.path, error) from None
+        finally:
+            for name in settings:
+                self._spark.conf.unset(name)
 
     def _vacuum(self, how: str) -> list[Any]:
         for name, value in _VACUUM_SETTINGS.items():
@@ -178,7 +192,8 @@ class EventsTable:
 
 
 def _before(day: date) -> str:
-    return f"date >= DATE'2000-01-01' AND date < DATE'{day.isoformat()}'"
+    until = datetime.combine(day, time(), UTC).timestamp() * 1000
+    return f"date >= DATE'2000-01-01' AND date < DATE'{day}' AND unix_millis(_timestamp) < {until:.0f}"
 
 
 def _refused(path: str, error: Exception) -> LodeError:

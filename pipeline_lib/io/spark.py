@@ -83,6 +83,15 @@ def is_lost_race(error: Exception) -> bool:
     return "Concurrent" in f"{type(error).__name__} {error}"
 
 
+def transactions(spark: SparkSession, path: str) -> tuple[int, dict[str, int]]:
+    """The newest version of a Delta table, and the version of each of its application transactions."""
+    jvm = cast(Any, spark._jvm)
+    log, none = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, path), jvm.scala.Option.empty()
+    now = log.update(False, none, none)  # the session may have read the table before
+    entries = [now.setTransactions().apply(i) for i in range(now.setTransactions().size())]
+    return int(now.version()), {entry.appId(): int(entry.version()) for entry in entries}
+
+
 @dataclass(frozen=True)
 class Committed:
     version: int

@@ -6,7 +6,7 @@ where that changes (Kafka's ends, each stage's progress, gaps), and tallies are 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Literal
@@ -17,7 +17,8 @@ import numpy.typing as npt
 from pipeline_lib.records.offsets import OffsetRange
 
 HOUR_MS = 3_600_000
-Agrees = Literal["yes", "behind", "gap", "no"]
+Agrees = Literal["yes", "expired", "behind", "gap", "no"]
+_WORST: tuple[Agrees, ...] = ("no", "gap", "behind", "expired", "yes")
 Partition = tuple[str, int]
 """(topic id, partition)"""
 
@@ -57,11 +58,13 @@ class Stage:
         held: [first, next) offset per partition that it answers for. Without an entry a partition is one that the stage
             has yet to read, or for Kafka one of a former topic.
         gaps: offsets within that it recorded as lost before it could read them.
+        expired_before: of earlier hours it may have removed records since.
     """
 
     cells: Sequence[Cell]
     held: Mapping[Partition, tuple[int, int]]
     gaps: Sequence[tuple[str, OffsetRange]] = ()
+    expired_before: int = 0
 
     def answers_for(self, partition: Partition, since: int) -> Literal["held", "gap", "behind", "expired"]:
         first, until = self.held.get(partition, (0, 0))
@@ -143,7 +146,8 @@ def reconcile(kafka: Stage | None, landed: Stage | None, archived: Stage | None,
     "gap", a loss, but one that is recorded. Kafka does not answer for what its retention removed, nor for a former
     topic of the same name: that agrees as long as the others do. A Kafka that ends before what others read has lost
     its end. Of a compacted topic each stage has what was there when it read: only more records in Kafka than in
-    another stage are a difference. Everything else is "no".
+    another stage are a difference. Of an hour that is over in a stage (`lode expire`) fewer records there are
+    "expired", more are a difference. Everything else is "no".
     """
     stages = {name: stage for name, stage in (("kafka", kafka), ("landed", landed), ("archived", archived)) if stage}
     borders = zone_borders(stages.values())
@@ -153,7 +157,7 @@ def reconcile(kafka: Stage | None, landed: Stage | None, archived: Stage | None,
             cells[(*cell.partition, cell.hour)][name].append(cell)
     rows = []
     for (topic_id, partition, hour), by_stage in cells.items():
-        row = Row(topic_id, partition, hour, agrees=_agrees(by_stage, stages, borders, compacted))
+        row = Row(topic_id, partition, hour, agrees=_agrees(by_stage, stages, borders, compacted, hour))
         for name in stages:
             own = by_stage.get(name, [])
             quarantined = sum(cell.quarantined for cell in own)
@@ -171,11 +175,13 @@ def _agrees(
     stages: Mapping[str, Stage],
     borders: Mapping[Partition, Sequence[int]],
     compacted: bool,
+    hour: int,
 ) -> Agrees:
     cells = [(name, cell) for name, own in by_stage.items() for cell in own]
     if any(cell.duplicates for _, cell in cells):
         return "no"
     states: set[Agrees] = {"yes"}
+    over = {name for name, stage in stages.items() if hour < stage.expired_before}
     partition = cells[0][1].partition
     for zone in {cell.zone for _, cell in cells}:
         first = [0, *borders.get(partition, [])][zone]
@@ -186,18 +192,23 @@ def _agrees(
         answers = {name: stage.answers_for(partition, first) for name, stage in stages.items()}
         if "kafka" in stages and partition not in stages["kafka"].held:
             answers["kafka"] = "expired"
-        states.add(_zone_agrees(tallies, answers, compacted))
-    worst: tuple[Agrees, ...] = ("no", "gap", "behind", "yes")
-    return next(state for state in worst if state in states)
+        states.add(_zone_agrees(tallies, answers, compacted, over))
+    return next(state for state in _WORST if state in states)
 
 
-def _zone_agrees(tallies: Mapping[str, Tally], answers: Mapping[str, str], compacted: bool) -> Agrees:
+def _zone_agrees(
+    tallies: Mapping[str, Tally], answers: Mapping[str, str], compacted: bool, over: Collection[str]
+) -> Agrees:
     for name, answer in answers.items():
         if answer != "held" and tallies[name].records:
             return "no"
     if answers.get("kafka") == "behind" and any(tally.records for tally in tallies.values()):
         return "no"
     holders = {name: tallies[name] for name, answer in answers.items() if answer == "held"}
+    left = {name: holders.pop(name) for name in over if name in holders}
+    most = max((tally.records for tally in holders.values()), default=None)
+    if most is not None and any(tally.records > most for tally in left.values()):
+        return "no"
     if compacted:
         in_kafka = holders.pop("kafka", Tally()).records
         if any(tally.records < in_kafka for tally in holders.values()):
@@ -205,7 +216,9 @@ def _zone_agrees(tallies: Mapping[str, Tally], answers: Mapping[str, str], compa
     elif len(set(holders.values())) > 1:
         return "no"
     others = {answer for name, answer in answers.items() if name != "kafka"}
-    return "gap" if "gap" in others else "behind" if "behind" in others else "yes"
+    if most is not None and any(tally.records < most for tally in left.values()):
+        others.add("expired")
+    return next((state for state in _WORST if state in others), "yes")
 
 
 def totals(rows: Sequence[Row]) -> Row:
@@ -214,6 +227,5 @@ def totals(rows: Sequence[Row]) -> Row:
     for name in ("kafka", "landed", "quarantined", "archived", "duplicates", "late"):
         known = [value for row in rows if (value := getattr(row, name)) is not None]
         setattr(total, name, sum(known) if known or name in ("duplicates", "late") else None)
-    worst: tuple[Agrees, ...] = ("no", "gap", "behind", "yes")
-    total.agrees = next((state for state in worst if any(row.agrees == state for row in rows)), "yes")
+    total.agrees = next((state for state in _WORST if any(row.agrees == state for row in rows)), "yes")
     return total

@@ -20,6 +20,7 @@ from pipeline_lib.io.kafka import Kafka
 from pipeline_lib.io.kafka_fetch import TopicInfo
 from pipeline_lib.io.s3 import S3
 from pipeline_lib.io.s3_file import RangedObject
+from pipeline_lib.landing.expiry import to_version
 from pipeline_lib.ledger.reconcile import Cell, Ledger, Partition, Stage, Tally, count_records, reconcile, zone_borders
 from pipeline_lib.log import fact
 from pipeline_lib.records.offsets import OffsetRange
@@ -126,7 +127,10 @@ def _landed(snapshot: EventsSnapshot, ledger: Ledger) -> Stage:
             held[topic_id, int(partition)] = (0, until)
     gaps = [(commit["topic_id"], OffsetRange(*gap)) for commit in snapshot.commits for gap in commit.get("gaps", ())]
     _add_gaps(ledger, "land", gaps)
-    return Stage((), held, gaps)
+    before = snapshot.expired_before
+    if before:
+        ledger.notes.append(f"landed records of before {before} may have been removed, by `lode expire`")
+    return Stage((), held, gaps, to_version(before) * 24 if before else 0)
 
 
 def _landed_cells(

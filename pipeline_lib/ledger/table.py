@@ -9,7 +9,7 @@ from pipeline_lib.ledger.reconcile import HOUR_MS, Ledger, Row, totals
 from pipeline_lib.output import print_rows
 
 _COUNTS = ("kafka", "landed", "quarantined", "archived", "duplicates", "late")
-_STYLES = {"yes": "green", "behind": "yellow", "gap": "magenta", "no": "bold red"}
+_STYLES = {"yes": "green", "expired": "cyan", "behind": "yellow", "gap": "magenta", "no": "bold red"}
 
 
 def print_ledger(ledger: Ledger) -> None:

@@ -70,8 +70,12 @@ def test_of_thirty_days_only_the_one_with_a_late_event_is_loaded_again(case: Cas
     assert [chunk.chunk for chunk in case.load(0, 30, changed=True)] == ["2026-11-18T00"]
     assert case.rows(0, 30) == sum(range(10, 40)) + 2
     case.replace(1, 0)
-    assert outcomes(case.load(0, 4)) == ["already", "emptied", "already", "already"]
-    assert [case.rows(day, day + 1) for day in range(4)] == [10, 0, 13, 13]
+    case.write(3, 1)
+    with pytest.raises(EmptySource, match="2026-11-02T00: Druid has rows"):  # as after a loss of HDFS
+        case.load(0, 30, changed=True)
+    assert [case.rows(day, day + 1) for day in range(4)] == [10, 11, 13, 14]
+    assert outcomes(case.load(0, 4, allow_empty=True)) == ["already", "emptied", "already", "already"]
+    assert [case.rows(day, day + 1) for day in range(4)] == [10, 0, 13, 14]
 
 
 def test_a_sketch_above_its_size_is_within_its_stated_error(case: Case) -> None:
@@ -122,6 +126,22 @@ def test_an_empty_span_is_refused_unless_it_is_meant(case: Case) -> None:
     assert case.rows() == 10
     assert outcomes(case.load(allow_empty=True)) == ["emptied"]
     assert (case.rows(), case.rows(1, 2)) == (0, 10)
+
+
+def test_days_that_have_expired_stay_in_druid(case: Case) -> None:
+    for day in range(3):
+        case.write(day, 10 + day)
+    case.load(0, 3)
+    case.expire(0, before=2)
+    case.write(1, 1)  # late, to a day that is over: the day would be replaced by what is left of it
+    case.write(2, 1)
+    assert [chunk.chunk for chunk in case.load(0, 3, changed=True)] == ["2026-11-03T00"]
+    assert [case.rows(day, day + 1) for day in range(3)] == [10, 11, 13]
+    assert [chunk.state for chunk in chunk_states(case.config, case.source)] == ["expired", "expired", "loaded"]
+    with pytest.raises(ConfigError, match=r"2026-11-01T00 is a day that `lode expire` has removed.*before 2026-11-03"):
+        case.load(0, 3)
+    assert outcomes(case.load(0, 1, allow_empty=True)) == ["emptied"]
+    assert case.rows() == 0
 
 
 def test_a_span_that_cuts_a_day_is_refused(case: Case) -> None:

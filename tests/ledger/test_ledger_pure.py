@@ -1,6 +1,7 @@
 """Reconciliation without servers: when the stages agree, and when they must not."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -69,6 +70,22 @@ def test_record_twice_disagrees() -> None:
 def test_record_that_retention_removed_agrees_while_it_is_archived() -> None:
     assert agrees(Records(range(5, 10), 5, 10), ALL, ALL) == "yes"
     assert agrees(Records(range(5, 10), 5, 10), ALL, Records([0, 1, 2, 3, *range(5, 10)], 0, 10)) == "no"
+
+
+def test_hours_that_are_over_may_lack_records_but_have_no_others() -> None:
+    def row(left: Iterable[int], archived: Records, over: int = 1) -> Row:
+        landed = Records(left, 0, 10)
+        borders = zone_borders([landed.empty, archived.empty])[ID]
+        stage = replace(landed.stage(borders, 5), expired_before=over)
+        rows = reconcile(None, stage, archived.stage(borders, 5), compacted=False)
+        return rows[0]
+
+    assert row([0, 4, *range(5, 10)], ALL).agrees == "expired"
+    assert row(range(5, 10), ALL).agrees == "expired"
+    assert row(range(5, 10), ALL, over=0).agrees == "no"
+    assert row(range(10), ALL).agrees == "yes"
+    assert row(range(10), Records([0, 1, 2, 3, *range(5, 10)], 0, 10)).agrees == "no"
+    assert row([0, 4, *range(5, 10)], Records(range(5), 0, 5)).agrees == "expired"
 
 
 def test_record_not_read_yet_is_behind() -> None:

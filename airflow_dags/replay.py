@@ -24,13 +24,8 @@ PARAMS = {
 }
 REPLAY = "s3_to_{{ params.sink }}.py"
 VERIFY = "{{ 'hbase_diff.py' if params.sink == 'hbase' else 's3_to_kafka.py' }}"
+VALUE = "{% set it = ti.xcom_pull(task_ids='plan')['NAME'] %}{{ '{:,}'.format(it) if it is integer else it }}"
 SHOWN = ("digest", "span", "target", "partitions", "segments", "records", "bytes in the archive", "warnings")
-
-
-def _shown(name: str) -> str:
-    """A line of what a person decides about; numbers as `lode replay` prints them."""
-    value = f"ti.xcom_pull(task_ids='plan')['{name}']"
-    return f"- {name}: {{{{ '{{:,}}'.format({value}) if {value} is integer else {value} }}}}"
 
 
 def _time(name: str, text: str) -> datetime:
@@ -73,7 +68,7 @@ with lode_dag("replay", str(__doc__), schedule=None, late_after=timedelta(days=2
     approve = ApprovalOperator(
         task_id="approve",
         subject="Replay {{ params.topic }} to {{ params.sink }}, plan {{ ti.xcom_pull(task_ids='plan')['digest'] }}",
-        body="\n".join(map(_shown, SHOWN)),
+        body="\n".join(f"- {name}: {VALUE.replace('NAME', name)}" for name in SHOWN),
         response_timeout=timedelta(days=1),
         retries=0,
         doc_md="A person approves this very plan, or rejects it.",

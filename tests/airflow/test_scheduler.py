@@ -187,11 +187,15 @@ def airflow(standard: Deployment, local: LocalAirflow, webhook: Webhook) -> Iter
 
 
 def orphaned_landing(local: LocalAirflow, wrote: Callable[[], bool]) -> list[psutil.Process]:
-    """Waits until a task's job has written rows that it has not yet committed; stops the job there, and kills the
-    worker that watches the task. To Airflow the task is dead; the job's processes, returned, would go on."""
+    """Kills the worker that watches a task and stops the task's job when it has written rows that it has not yet
+    committed. To Airflow the task is dead; the job's processes, returned, would go on."""
     scheduler = psutil.Process(next(each.pid for each in local.status() if each.name == "scheduler"))
-    once(wrote, within=180)
-    job = [each for each in scheduler.children(recursive=True) if any("kafka_to_hdfs" in w for w in each.cmdline())]
+
+    def running(word: str) -> list[psutil.Process]:
+        return [each for each in scheduler.children(recursive=True) if any(word in w for w in words_of(each))]
+
+    once(lambda: running("pyspark.daemon"), within=180)  # Spark starts it for the first of the tasks that write
+    job = running("kafka_to_hdfs")
     task = next(each.parent() for each in job if each.name() == "java")
     assert task
     worker = task.parent()
@@ -200,9 +204,26 @@ def orphaned_landing(local: LocalAirflow, wrote: Callable[[], bool]) -> list[psu
     worker.kill()
     # First: a process group that is stopped when it loses its last watcher gets a SIGHUP.
     once(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, within=10)
-    for each in job:
-        each.suspend()
+
+    def wrote_in_a_step() -> bool:
+        """The job only runs between two looks: on a busy machine one look takes longer than its commit."""
+        for each in job:
+            each.resume()
+        time.sleep(0.02)
+        for each in job:
+            each.suspend()
+        return wrote()
+
+    once(wrote_in_a_step, within=180)
     return job
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; of one that has ended there is none."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 @pytest.mark.slow

@@ -46,6 +46,12 @@ DAYS = ["--since", "2026-11-01", "--until", "2026-11-03"]
 REQUEST = ReplayRequest(TOPIC, TimeSpan.parse("2026-11-01", "2026-11-03"))
 _TOPIC = 'name = "engines"\ncodec = "optimizely-event-batch"\n[quality]\nmax_quarantined_share = 0.1\n'
 
+# What runs on the nodes does not inherit what conftest.py sets for this machine's Javas.
+PROPERTIES = "[spark.properties]\n" + "".join(
+    f'"{where}.JDK_JAVA_OPTIONS" = "{os.environ["JDK_JAVA_OPTIONS"]}"\n'
+    for where in ("spark.executorEnv", "spark.yarn.appMasterEnv")
+)
+
 
 @pytest.fixture(scope="module")
 def servers(stack: Stack) -> Iterator[Stack]:
@@ -198,7 +204,7 @@ def test_a_standalone_cluster_of_two_workers(
     servers: Stack, folder: Path, spark: Session, reference: dict[str, Any]
 ) -> None:
     master = servers.endpoints()["spark.master"]
-    deployment = deployed(servers, folder, "standalone", f'master = "{master}"\nexecutors = 2\n')
+    deployment = deployed(servers, folder, "standalone", f'master = "{master}"\nexecutors = 2\n{PROPERTIES}')
     assert_same(deployment, spark, reference)
     for worker in ("spark-worker", "spark-worker-2"):
         assert list((servers.home / "servers" / worker / "work").glob("app-*")), f"{worker} ran no executor"
@@ -240,7 +246,7 @@ def test_yarn_in_cluster_mode(servers: Stack, folder: Path, spark: Session, refe
         folder,
         "yarn",
         f'master = "yarn"\ndeploy_mode = "cluster"\nexecutors = 2\nhadoop_conf = "{found["hadoop.conf"]}"\n'
-        f'package = "{folder / "package"}"\npython = "{sys.executable}"\n[spark.properties]\n'
+        f'package = "{folder / "package"}"\npython = "{sys.executable}"\n{PROPERTIES}'
         f'"spark.yarn.jars" = "local:{spark_home()}/jars/*"\n"spark.yarn.report.interval" = "1000"\n'
         '"spark.yarn.appMasterEnv.SPARK_LOCAL_IP" = "127.0.0.1"\n"spark.executorEnv.SPARK_LOCAL_IP" = "127.0.0.1"\n',
         head=f'secrets = "{secrets}"',

@@ -177,10 +177,9 @@ class Analysis(Settings):
         since = min(each.since - timedelta(days=each.pre_exposure_days) for each in self.experiments)
         return min(max(since, day_since - timedelta(days=self.look_back_days)), day_since - timedelta(days=1))
 
-    def needed_on(self, today: date) -> date:
-        """The first UTC day of events that is read for any of the days which `--changed` recomputes."""
-        oldest, _ = day_bounds(today - timedelta(days=self.late_days), self.time_zone)
-        return self.first_needed(oldest).date()
+    def first_day_needed(self, day: date) -> date:
+        """The earliest UTC day of event time that the analysis of a day reads."""
+        return self.first_needed(day_bounds(day, self.time_zone)[0]).date()
 
 
 def load_analyses(folder: Path) -> dict[str, Analysis]:

@@ -37,9 +37,9 @@ class Chunk:
     def rows(self) -> int:
         return sum(file.rows or 0 for file in self.files)
 
-    def expired(self, before: date) -> bool:
-        """Whether it is of a day before that one."""
-        return self.since.date() < before
+    def expired(self, before: date | None) -> bool:
+        """Whether it is of a day before the one up to which the table's days have expired, if any have."""
+        return before is not None and self.since.date() < before
 
     @property
     def interval(self) -> str:

@@ -112,7 +112,7 @@ def load_chunk(
 
 def unexpired(chunks: Sequence[Chunk], before: date | None) -> list[Chunk]:
     """Druid keeps what it has of days that `lode expire` has removed from the table, until its own rules drop them."""
-    left = [chunk for chunk in chunks if before is None or not chunk.expired(before)]
+    left = [chunk for chunk in chunks if not chunk.expired(before)]
     if len(left) < len(chunks):
         fact("expired_chunks_left_as_they_are", chunks=len(chunks) - len(left), before=before)
     return left
@@ -120,7 +120,7 @@ def unexpired(chunks: Sequence[Chunk], before: date | None) -> list[Chunk]:
 
 def check_unexpired(source: Source, chunks: Sequence[Chunk], before: date | None) -> None:
     """Raises ConfigError for a chunk that would be replaced by what is left of it."""
-    if before and (gone := [chunk.name for chunk in chunks if chunk.expired(before)]):
+    if gone := [chunk.name for chunk in chunks if chunk.expired(before)]:
         raise ConfigError(
             f"{source.name}: {gone[0]} is a day that `lode expire` has removed from {source.table} (all before {before}):"
             f" nothing was loaded; name a --since from {before} on, or make Druid have what is left with --allow-empty"

@@ -83,7 +83,7 @@ def _state(druid: Druid, ledger: Ledger, source: Source, chunk: Chunk, before: d
     elif versions and (current is None or current.version not in versions):
         word = "foreign"
     elif current and current.digest != chunk.digest(source.declared):
-        word = "expired" if before and chunk.expired(before) else "changed"
+        word = "expired" if chunk.expired(before) else "changed"
     elif rows != chunk.rows:
         word = "differs"
     need = _needs_compaction(druid, source.name, chunk, versions)

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime
 from typing import Any
 
 from delta.tables import DeltaTable
@@ -15,6 +16,7 @@ from pyspark.sql import functions as F
 from pipeline_lib.errors import LodeError, LostRace, ServerUnavailable
 from pipeline_lib.io.spark import is_lost_race, transactions, unwrapped
 from pipeline_lib.landing.expiry import EXPIRY, expired_before, to_version
+from pipeline_lib.timespan import day_bounds, to_ms
 
 _VACUUM_SETTINGS = {
     # Delta's own bound is 168 h; the command has its own.
@@ -158,28 +160,31 @@ class EventsTable:
         Raises:
             LostRace: another run changed one of the days.
         """
-        known = self.snapshot().expired_before
+        known = expired_before(transactions(self._spark, self.path)[1].get(EXPIRY))
         # Delta leaves out a DELETE whose transaction is not newer than the one that it knows.
-        settings = {} if known and known >= day else {_TXN_APP: EXPIRY, _TXN_VERSION: str(to_version(day))}
+        moved = {} if known and known >= day else {_TXN_APP: EXPIRY, _TXN_VERSION: str(to_version(day))}
         try:
-            for name, value in settings.items():
-                self._spark.conf.set(name, value)
-            DeltaTable.forPath(self._spark, self.path).delete(_before(day))
+            with self._settings(moved):
+                DeltaTable.forPath(self._spark, self.path).delete(_before(day))
         except (Py4JJavaError, PySparkException) as error:
             raise _refused(self.path, error) from None
-        finally:
-            for name in settings:
-                self._spark.conf.unset(name)
 
     def _vacuum(self, how: str) -> list[Any]:
-        for name, value in _VACUUM_SETTINGS.items():
-            self._spark.conf.set(name, value)
         try:
-            return list(self._spark.sql(f"VACUUM delta.`{self.path}` {how}").collect())
+            with self._settings(_VACUUM_SETTINGS):
+                return list(self._spark.sql(f"VACUUM delta.`{self.path}` {how}").collect())
         except (Py4JJavaError, PySparkException) as error:
             raise ServerUnavailable(f"table {self.path}: {unwrapped(error)}") from None
+
+    @contextmanager
+    def _settings(self, values: Mapping[str, str]) -> Iterator[None]:
+        """The session with these settings for as long as the block runs."""
+        try:
+            for name, value in values.items():
+                self._spark.conf.set(name, value)
+            yield
         finally:
-            for name in _VACUUM_SETTINGS:
+            for name in values:
                 self._spark.conf.unset(name)
 
     def _status(self, path: str) -> UnnamedFile | None:
@@ -192,8 +197,8 @@ class EventsTable:
 
 
 def _before(day: date) -> str:
-    until = datetime.combine(day, time(), UTC).timestamp() * 1000
-    return f"date >= DATE'2000-01-01' AND date < DATE'{day}' AND unix_millis(_timestamp) < {until:.0f}"
+    until, _ = day_bounds(day, "UTC")
+    return f"date >= DATE'2000-01-01' AND date < DATE'{day}' AND unix_millis(_timestamp) < {to_ms(until)}"
 
 
 def _refused(path: str, error: Exception) -> LodeError:

@@ -157,7 +157,7 @@ def reconcile(kafka: Stage | None, landed: Stage | None, archived: Stage | None,
             cells[(*cell.partition, cell.hour)][name].append(cell)
     rows = []
     for (topic_id, partition, hour), by_stage in cells.items():
-        row = Row(topic_id, partition, hour, agrees=_agrees(by_stage, stages, borders, compacted, hour))
+        row = Row(topic_id, partition, hour, agrees=_agrees(by_stage, stages, borders, compacted))
         for name in stages:
             own = by_stage.get(name, [])
             quarantined = sum(cell.quarantined for cell in own)
@@ -175,14 +175,13 @@ def _agrees(
     stages: Mapping[str, Stage],
     borders: Mapping[Partition, Sequence[int]],
     compacted: bool,
-    hour: int,
 ) -> Agrees:
     cells = [(name, cell) for name, own in by_stage.items() for cell in own]
     if any(cell.duplicates for _, cell in cells):
         return "no"
     states: set[Agrees] = {"yes"}
+    partition, hour = cells[0][1].partition, cells[0][1].hour
     over = {name for name, stage in stages.items() if hour < stage.expired_before}
-    partition = cells[0][1].partition
     for zone in {cell.zone for _, cell in cells}:
         first = [0, *borders.get(partition, [])][zone]
         tallies = {

@@ -101,7 +101,7 @@ def test_what_an_analysis_needs_is_neither_removed_nor_computed_without(
 ) -> None:
     old = (START - 40 * DAY_MS, START - 40 * DAY_MS)
     topic = landed(deployment, kafka, spark, [[old, (START, START)]], "keep_days = 30\n")
-    declare_analysis(deployment, topic, look_back_days=90)
+    declare_analysis(deployment, topic)
     refused = deployment.lode("expire", topic, "--execute", check=2)
     assert "analysis upkeep reads the events of the last" in refused.stderr
     table = EventsTable(spark, events_path(deployment.config.hdfs, topic))
@@ -114,10 +114,9 @@ def test_what_an_analysis_needs_is_neither_removed_nor_computed_without(
         analyze(deployment.config, "upkeep", analysis, [day], spark)
 
 
-def declare_analysis(deployment: Deployment, topic: str, look_back_days: int) -> None:
+def declare_analysis(deployment: Deployment, topic: str) -> None:
     (deployment.config.analyses / "upkeep.toml").write_text(
         f"""topic = "{topic}"
-look_back_days = {look_back_days}
 [metrics.buys]
 kind = "conversion"
 event = "purchase"
